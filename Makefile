@@ -1,0 +1,50 @@
+# Everything a newcomer or CI calls. Each target does its own set-up, once; no root is needed.
+#
+#   VENV=folder     virtual environment (.venv)
+#   PYTHON=program  Python to make it with (the first python3 that is 3.11 or later)
+#   MOSQUITTO=file  broker program (found, or fetched into the virtual environment)
+
+VENV ?= .venv
+export VENV PYTHON MOSQUITTO
+BIN := $(VENV)/bin
+DDNN := $(BIN)/ddnn
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r target text; do printf '  make %-14s %s\n' "$$target" "$$text"; done
+
+setup: ## virtual environment and mosquitto, enough to run
+	@scripts/setup demo
+
+setup-training: ## the same and PyTorch, enough to train
+	@scripts/setup training
+
+setup-dev: ## the same and all tools, enough to develop
+	@scripts/setup dev
+
+demo: $(if $(DATA),setup-training,setup) ## the whole system on this machine; DATA=set.npz SPLIT=random: train on it first
+	@$(DDNN) demo $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
+
+test: check ## everything: make check, then the tests with real processes and a real broker
+	$(BIN)/pytest -m live
+
+check: setup-dev ## all checks that need no network: lint, format, types, layers, offline tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not live"
+
+train: setup-training ## train and export the reference bundle into models/reference
+	$(DDNN) train --data generated --seed 0 --out models/reference
+
+contact-sheet: setup-training ## a picture of samples of the built-in data set, to look at
+	@mkdir -p build
+	$(DDNN) dataset sheet generated --out build/contact-sheet.png
+
+clean: ## remove build products and caches (the virtual environment stays)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

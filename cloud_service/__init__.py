@@ -1,0 +1,1 @@
+"""The cloud tier: workers that run cloud sections for any number of sites."""

@@ -1,0 +1,129 @@
+"""The cloud worker as a process: MQTT around `cloud_service.worker`.
+
+Any number of workers may run: escalations come by a shared subscription, each to one of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from cloud_service.worker import Worker
+from ddnn import status, topics
+from ddnn.bundle import Bundle, Manifest
+from ddnn.config import NodeSettings, boot_id
+from ddnn.models import ModelFeed
+from ddnn.mqtt import Client, Message, Will
+
+log = logging.getLogger(__name__)
+STATUS_EVERY_S = 30.0
+#: A worker follows at most so many sites: topic names come from the network.
+MAX_SITES = 10_000
+
+
+class CloudSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `ddnn cloud`."""
+
+    worker: Annotated[
+        str, msgspec.Meta(description="Name of this worker, one of its own for each.")
+    ] = "cloud-0"
+    group: Annotated[
+        str, msgspec.Meta(description="Workers of one group share the escalations.")
+    ] = "cloud"
+
+    def __post_init__(self) -> None:
+        topics.check_name(self.worker, "worker")
+        topics.check_name(self.group, "group")
+
+
+class CloudService:
+    """Runs one worker until `stop` is set."""
+
+    def __init__(self, settings: CloudSettings, stop: threading.Event) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._boot = boot_id()
+        self._worker = Worker(self._boot)
+        self._feeds: dict[str, ModelFeed] = {}
+        self._client = Client(
+            settings.broker,
+            settings.port,
+            settings.worker,
+            keepalive_s=settings.keepalive_s,
+            will=Will(topics.worker_status(settings.worker), self._status("offline")),
+            on_up=self._report,
+        )
+
+    def run(self) -> None:
+        """Answer until stopped; then say goodbye."""
+        group = self._settings.group
+        self._client.subscribe(topics.manifest_filter(), self._on_manifest)
+        self._client.subscribe(topics.escalation_filter(group), self._on_escalation)
+        self._client.start()
+        try:
+            while not self._stop.wait(STATUS_EVERY_S):
+                self._report()
+        finally:
+            self._report("offline")
+            self._client.stop()
+
+    def _on_manifest(self, message: Message) -> None:
+        site = topics.site_of(message.topic)
+        if site is None:
+            return
+        feed = self._feeds.get(site)
+        if feed is None:
+            if len(self._feeds) >= MAX_SITES:
+                self._worker.counts["sites_over_limit"] += 1
+                return
+            feed = self._feeds[site] = self._follow(site)
+        feed.on_manifest(message)
+
+    def _follow(self, site: str) -> ModelFeed:
+        def activate(bundle: Bundle) -> None:
+            self._worker.load(site, bundle)
+
+        store = Path(self._settings.store) / site if self._settings.store else None
+        feed = ModelFeed(
+            self._client, site, _cloud_role, activate, store=store, changed=self._report
+        )
+        feed.restore()
+        return feed
+
+    def _on_escalation(self, message: Message) -> None:
+        site = topics.site_of(message.topic)
+        # Only the site's own answer topic: a response topic is the asker's word, not to be
+        # believed, or any node could make the worker write anywhere.
+        if site is None or message.response_topic != topics.answer(site):
+            self._worker.counts["malformed"] += 1
+            return
+        answer = self._worker.answer(site, message.payload)
+        if answer is not None:
+            self._client.publish(
+                topics.answer(site), answer, qos=1, correlation=message.correlation
+            )
+
+    def _status(self, state: str) -> bytes:
+        return status.encode(
+            status.Status(
+                node=self._settings.worker,
+                state="online" if state == "online" else "offline",
+                boot=self._boot,
+                counts=dict(self._worker.counts),
+                sites={s: f.bundle_id for s, f in list(self._feeds.items()) if f.bundle_id},
+            )
+        )
+
+    def _report(self, state: str = "online") -> None:
+        topic = topics.worker_status(self._settings.worker)
+        info = self._client.publish(topic, self._status(state), qos=1, retain=True)
+        if state != "online" and self._client.connected.is_set():
+            info.wait_for_publish(2.0)
+
+
+def _cloud_role(manifest: Manifest) -> set[str]:
+    return {"cloud"}

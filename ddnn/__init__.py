@@ -1,0 +1,1 @@
+"""What every tier of a distributed deep neural network shares."""

@@ -1,0 +1,287 @@
+"""MQTT 5 for every process: the only file that imports paho.
+
+Rules that cost others days: Nagle off on both sides; subscribe again on every connect; an
+exception in a handler is counted and logged, since in paho it would end the network thread; a
+message over the broker's packet limit is refused here, since sending it makes paho reconnect for
+ever; retained state (availability) is published again on every connect.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from ddnn.errors import DdnnError
+
+log = logging.getLogger(__name__)
+
+#: IPv4 and TCP headers with the timestamp option, as Linux sends them.
+SEGMENT_HEADER_BYTES = 20 + 20 + 12
+#: Longest message kept in memory while the broker is away; older ones are refused.
+MAX_QUEUED_MESSAGES = 10_000
+
+
+class Message(NamedTuple):
+    """One message from the broker."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    response_topic: str | None
+    correlation: bytes | None
+
+
+class Will(NamedTuple):
+    """A retained message that the broker publishes when this client vanishes."""
+
+    topic: str
+    payload: bytes
+
+
+class Traffic(NamedTuple):
+    """What the kernel counted on this client's connection, both directions.
+
+    Attributes:
+        stream_bytes: MQTT bytes inside TCP.
+        wire_bytes: with IP and TCP headers of every segment, acknowledgements included.
+    """
+
+    stream_bytes: int
+    wire_bytes: int
+
+
+Handler = Callable[[Message], None]
+
+
+class Client:
+    """A connection that stays: it connects in the background and again whenever it is lost.
+
+    Args:
+        host, port: the broker.
+        client_id: unique on the broker.
+        keepalive_s: seconds between pings.
+        will: what the broker says when this client vanishes.
+        on_up: called on the network thread after each connect, subscriptions sent.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        client_id: str,
+        *,
+        keepalive_s: int = 10,
+        will: Will | None = None,
+        on_up: Callable[[], None] | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.connected = threading.Event()
+        self._address = (host, port, keepalive_s)
+        self._on_up = on_up
+        self._lock = threading.Lock()
+        self._handlers: dict[str, tuple[Handler, int, bool]] = {}
+        self._max_packet: int | None = None
+        self._complained = False
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
+        self._client.reconnect_delay_set(1, 5)
+        self._client.max_queued_messages_set(MAX_QUEUED_MESSAGES)
+        if will:
+            self._client.will_set(will.topic, will.payload, qos=1, retain=True)
+        self._client.on_connect = self._connected
+        self._client.on_connect_fail = self._connect_failed
+        self._client.on_disconnect = self._disconnected
+        self._client.on_socket_open = _no_delay
+
+    # -- life ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect in the background."""
+        host, port, keepalive_s = self._address
+        self._client.connect_async(host, port, keepalive_s)
+        self._client.loop_start()
+
+    def wait_connected(self, timeout_s: float) -> None:
+        """Wait for the first connection.
+
+        Raises:
+            DdnnError: there was none in time.
+        """
+        if not self.connected.wait(timeout_s):
+            host, port, _ = self._address
+            raise DdnnError(
+                f"no MQTT broker answers at {host}:{port}; is it running? "
+                "(`ddnn broker` starts a local one)"
+            )
+
+    def stop(self) -> None:
+        """Disconnect without the will and end the network thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    # -- messages --------------------------------------------------------------------------
+
+    def subscribe(
+        self, topic_filter: str, handler: Handler, *, qos: int = 1, retained: bool = True
+    ) -> None:
+        """Have `handler` called for each message, now and after every reconnect.
+
+        Args:
+            retained: whether the broker sends what it retains (on every connect).
+        """
+        with self._lock:
+            self._handlers[topic_filter] = (handler, qos, retained)
+        self._client.message_callback_add(topic_filter, self._guarded(handler))
+        if self._client.is_connected():
+            self._subscribe_now(topic_filter, qos, retained)
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """Undo `subscribe`."""
+        with self._lock:
+            known = self._handlers.pop(topic_filter, None)
+        if known:
+            self._client.message_callback_remove(topic_filter)
+            if self._client.is_connected():
+                self._client.unsubscribe(topic_filter)
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        response_topic: str | None = None,
+        correlation: bytes | None = None,
+        expiry_s: float | None = None,
+    ) -> paho.MQTTMessageInfo:
+        """Send a message; at QoS 1 it is kept while the broker is away, at QoS 0 it is not.
+
+        Raises:
+            DdnnError: the message is over the broker's packet limit.
+        """
+        if self._max_packet is not None and len(payload) + len(topic) + 64 > self._max_packet:
+            raise DdnnError(
+                f"message of {len(payload)} bytes on {topic} is over the broker's packet limit "
+                f"of {self._max_packet}"
+            )
+        properties = None
+        if response_topic or correlation or expiry_s is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            if response_topic:
+                properties.ResponseTopic = response_topic
+            if correlation:
+                properties.CorrelationData = correlation
+            if expiry_s is not None:
+                properties.MessageExpiryInterval = max(1, round(expiry_s))
+        info = self._client.publish(topic, payload, qos, retain, properties)
+        if info.rc == paho.MQTT_ERR_SUCCESS or (qos and info.rc == paho.MQTT_ERR_NO_CONN):
+            self.counts["published"] += 1
+        else:
+            self.counts["unsent"] += 1
+        return info
+
+    def traffic(self) -> Traffic | None:
+        """Bytes of the present connection so far, or None where the kernel does not tell."""
+        sock: Any = self._client.socket()
+        if sock is None or not hasattr(socket, "TCP_INFO"):
+            return None
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+        except (OSError, AttributeError):
+            return None
+        if len(info) < 144:
+            return None
+        acked, received, segments_out, segments_in = struct.unpack_from("=QQII", info, 120)
+        stream = acked + received
+        return Traffic(stream, stream + SEGMENT_HEADER_BYTES * (segments_out + segments_in))
+
+    # -- paho's callbacks, on its network thread --------------------------------------------
+
+    def _connected(
+        self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any
+    ) -> None:
+        if reason.is_failure:
+            self._complain(f"the broker refuses this client: {reason}")
+            return
+        self._complained = False
+        self._max_packet = getattr(properties, "MaximumPacketSize", None)
+        self.counts["connects"] += 1
+        with self._lock:
+            known = list(self._handlers.items())
+        for topic_filter, (_, qos, retained) in known:
+            self._subscribe_now(topic_filter, qos, retained)
+        self.connected.set()
+        if self._on_up:
+            try:
+                self._on_up()
+            except Exception:
+                self.counts["handler_errors"] += 1
+                log.exception("after connecting")
+
+    def _connect_failed(self, _client: Any, _data: Any) -> None:
+        host, port, _ = self._address
+        self._complain(f"no broker at {host}:{port} yet; trying on")
+
+    def _disconnected(
+        self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any
+    ) -> None:
+        self.connected.clear()
+        if not reason.is_failure:
+            return
+        # Without jitter a thousand clients would come back in the same instant.
+        self._client.reconnect_delay_set(random.randint(1, 3), 5)
+        if "taken over" in str(reason).lower():
+            self.counts["taken_over"] += 1
+            log.error("another client uses this client id: two nodes with one name?")
+        else:
+            log.warning("connection to the broker lost (%s); reconnecting", reason)
+
+    def _complain(self, text: str) -> None:
+        """Say it once per outage, not at every attempt."""
+        if not self._complained:
+            log.warning(text)
+        self._complained = True
+
+    def _subscribe_now(self, topic_filter: str, qos: int, retained: bool) -> None:
+        handling = (
+            SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+            if retained
+            else SubscribeOptions.RETAIN_DO_NOT_SEND
+        )
+        self._client.subscribe(topic_filter, options=SubscribeOptions(qos, retainHandling=handling))
+
+    def _guarded(self, handler: Handler) -> Callable[[Any, Any, Any], None]:
+        def call(_client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+            self.counts["received"] += 1
+            properties = message.properties
+            try:
+                handler(
+                    Message(
+                        message.topic,
+                        bytes(message.payload),
+                        message.retain,
+                        getattr(properties, "ResponseTopic", None),
+                        getattr(properties, "CorrelationData", None),
+                    )
+                )
+            except Exception:
+                self.counts["handler_errors"] += 1
+                log.exception("handling a message on %s", message.topic)
+
+        return call
+
+
+def _no_delay(_client: Any, _data: Any, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

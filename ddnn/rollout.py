@@ -1,0 +1,155 @@
+"""Staging a bundle from retained messages, as rules without I/O.
+
+A node hears the manifest first and then asks only for the sections of its own roles:
+
+1. A manifest is decoded and checked before anything else is looked at.
+2. A manifest of the bundle that the node has already is ignored.
+3. A manifest of a version not newer than the one running is refused (rollback).
+4. Only sections that the manifest names are collected, each chunk at most once, none longer
+   than its place in the section; a chunk too many or too long is counted and dropped.
+5. A section whose hash does not fit is forgotten; its chunks are wanted again.
+6. When all sections are there the bundle is complete; what it replaces keeps running until then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ddnn.bundle import (
+    CHUNK_BYTES,
+    WHOLE_SECTION_BYTES,
+    Bundle,
+    Manifest,
+    SectionInfo,
+    assemble,
+    bundle_id,
+    check_section,
+    chunk_count,
+    decode_manifest,
+)
+from ddnn.errors import BundleError
+
+
+class Chunk(NamedTuple):
+    """One retained message that is wanted: chunk `number` of the section with this hash."""
+
+    sha256: str
+    number: int
+
+
+class Stager:
+    """Collects one bundle at a time; a newer manifest replaces a half-collected one.
+
+    Args:
+        roles: which sections of a manifest this node runs.
+        running: payload of the manifest that the node runs now, or None.
+    """
+
+    def __init__(self, roles: Callable[[Manifest], set[str]], running: bytes | None = None) -> None:
+        self._roles = roles
+        self._running = running
+        self._payload: bytes | None = None
+        self._wanted: dict[str, SectionInfo] = {}
+        self._parts: dict[Chunk, bytes] = {}
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def wanted(self) -> list[Chunk]:
+        """The chunks still missing."""
+        return [
+            chunk
+            for sha256, info in self._wanted.items()
+            for number in range(chunk_count(info.size_bytes))
+            if (chunk := Chunk(sha256, number)) not in self._parts
+        ]
+
+    def offer_manifest(self, payload: bytes) -> Bundle | None:
+        """Take a retained manifest; afterwards `wanted` tells what to fetch.
+
+        Returns:
+            A complete bundle, if this node needs no section at all.
+
+        Raises:
+            BundleError: it is refused, and why; what was staged or running stays.
+        """
+        if payload in (self._running, self._payload):
+            return None
+        manifest = decode_manifest(payload)
+        if self._running is not None:
+            running = decode_manifest(self._running)
+            if manifest.version <= running.version:
+                raise BundleError(
+                    f"bundle version {manifest.version} is not newer than the running "
+                    f"version {running.version}"
+                )
+        roles = self._roles(manifest)
+        wanted = {}
+        for role in sorted(roles):
+            info = manifest.section(role)
+            if info is None:
+                raise BundleError(f"bundle has no section {role} for this node")
+            wanted[info.sha256] = info
+        self._payload, self._wanted, self._parts = payload, wanted, {}
+        return self._complete()
+
+    def offer_chunk(self, chunk: Chunk, data: bytes) -> Bundle | None:
+        """Take one retained chunk; the complete bundle once it is the last one.
+
+        Raises:
+            BundleError: the section it completes is wrong; its chunks are wanted again.
+        """
+        info = self._wanted.get(chunk.sha256)
+        if (
+            info is None
+            or chunk not in self.wanted
+            or len(data) != _chunk_bytes(info, chunk.number)
+        ):
+            self.counts["chunks_dropped"] += 1
+            return None
+        self._parts[chunk] = data
+        if any(other.sha256 == chunk.sha256 for other in self.wanted):
+            return None
+        try:
+            check_section(info, self._section(info))
+        except BundleError:
+            self._parts = {c: d for c, d in self._parts.items() if c.sha256 != chunk.sha256}
+            raise
+        return self._complete()
+
+    def activated(self, bundle: Bundle) -> None:
+        """Say that `bundle` is what the node runs from now on."""
+        self._running = bundle.payload
+
+    def abandon(self) -> None:
+        """Forget what is staged, so that the same manifest may be offered again."""
+        self._payload, self._wanted, self._parts = None, {}, {}
+
+    def _section(self, info: SectionInfo) -> bytes:
+        count = chunk_count(info.size_bytes)
+        return b"".join(self._parts[Chunk(info.sha256, i)] for i in range(count))
+
+    def _complete(self) -> Bundle | None:
+        if self._payload is None or self.wanted:
+            return None
+        manifest = decode_manifest(self._payload)
+        roles = self._roles(manifest)
+        sections = {
+            info.role: self._section(info) for info in manifest.sections if info.role in roles
+        }
+        bundle = assemble(self._payload, sections, roles)
+        self.abandon()
+        return bundle
+
+
+def _chunk_bytes(info: SectionInfo, index: int) -> int:
+    """Exact length of chunk `number` of a section."""
+    if info.size_bytes <= WHOLE_SECTION_BYTES:
+        return info.size_bytes
+    return min(CHUNK_BYTES, info.size_bytes - index * CHUNK_BYTES)
+
+
+def describe(payload: bytes) -> str:
+    """Short name of a manifest's bundle for people: the first 12 digits of its id."""
+    return bundle_id(payload)[:12]

@@ -1,0 +1,126 @@
+"""The topic tree.
+
+Frame traffic uses short topics, since a long topic costs more than the payload:
+
+==============  =====================================  ===========================
+topic           who writes it                          what
+==============  =====================================  ===========================
+<site>/s/<n>    member n                               SUMMARY frames, QoS 0
+<site>/f/<n>    member n                               FEATURES frames, QoS 1
+<site>/q/<n>    the site's gateway                     REQUEST frames, QoS 1
+<site>/x        the site's gateway                     ESCALATION frames, QoS 1
+<site>/a        a cloud worker (MQTT 5 response)       ANSWER frames, QoS 1
+==============  =====================================  ===========================
+
+What people and tools read is JSON under ddnn/<site>/: decision, ledger (retained),
+status/<node> (retained, with a will), model/manifest and model/section/<sha256>/<i> (retained).
+"""
+
+from __future__ import annotations
+
+import re
+
+from ddnn.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+
+
+def check_name(name: str, what: str = "site") -> str:
+    """`name`, if it can stand as one topic level.
+
+    Raises:
+        ConfigError: empty, longer than 32, or with characters other than A-Z a-z 0-9 _ -.
+    """
+    if not _NAME.fullmatch(name) or name == "ddnn":
+        raise ConfigError(
+            f"{what} name {name!r} must be 1 to 32 of A-Z a-z 0-9 _ -, begin with a "
+            "letter or digit, and not be 'ddnn'"
+        )
+    return name
+
+
+def summary(site: str, member: int) -> str:
+    return f"{site}/s/{member}"
+
+
+def features(site: str, member: int) -> str:
+    return f"{site}/f/{member}"
+
+
+def request(site: str, member: int) -> str:
+    return f"{site}/q/{member}"
+
+
+def escalation(site: str) -> str:
+    return f"{site}/x"
+
+
+def answer(site: str) -> str:
+    return f"{site}/a"
+
+
+def decision(site: str) -> str:
+    return f"ddnn/{site}/decision"
+
+
+def ledger(site: str) -> str:
+    return f"ddnn/{site}/ledger"
+
+
+def status(site: str, node: str) -> str:
+    return f"ddnn/{site}/status/{node}"
+
+
+def manifest(site: str) -> str:
+    return f"ddnn/{site}/model/manifest"
+
+
+def section(site: str, sha256: str, chunk: int) -> str:
+    return f"ddnn/{site}/model/section/{sha256}/{chunk}"
+
+
+def worker_status(worker: str) -> str:
+    """A cloud worker belongs to no site; no site's name can begin with an underscore."""
+    return f"ddnn/_cloud/status/{worker}"
+
+
+def site_of(topic: str) -> str | None:
+    """The site of a frame or `ddnn/<site>/...` topic, or None if it has no valid one."""
+    first, _, rest = topic.partition("/")
+    site = rest.partition("/")[0] if first == "ddnn" else first
+    return site if _NAME.fullmatch(site) else None
+
+
+def member_of(topic: str) -> int | None:
+    """The member number at the end of a frame topic, or None if it is not a number."""
+    last = topic.rpartition("/")[2]
+    return int(last) if last.isascii() and last.isdigit() and len(last) <= 4 else None
+
+
+def replay(site: str) -> str:
+    return f"ddnn/{site}/replay"
+
+
+def summary_filter(site: str) -> str:
+    return f"{site}/s/+"
+
+
+def features_filter(site: str) -> str:
+    return f"{site}/f/+"
+
+
+def status_filter(site: str) -> str:
+    return f"ddnn/{site}/status/+"
+
+
+def decision_filter() -> str:
+    return "ddnn/+/decision"
+
+
+def escalation_filter(group: str) -> str:
+    """Shared among the workers of a group: each escalation reaches one of them."""
+    return f"$share/{group}/+/x"
+
+
+def manifest_filter() -> str:
+    return "ddnn/+/model/manifest"

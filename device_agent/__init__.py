@@ -1,0 +1,1 @@
+"""The agent on a camera: capture, device section, summaries, features on request."""

@@ -1,0 +1,1 @@
+"""The gateway of a site: the one authority for its decisions."""

@@ -1,0 +1,155 @@
+"""The built-in data set: one new object per scene, rendered for six cameras at once.
+
+Everything about sample i follows from (seed, i) alone; the surroundings and the object have
+random generators of their own, so nothing in a view without the object depends on its class.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddnn.errors import DataError
+from training.datasets.base import MultiCameraSet
+from training.datasets.objects import CLASSES, build
+from training.datasets.renderer import SUPERSAMPLING, Floats, draw, shade, shrink
+from training.datasets.scene import (
+    CAMERAS,
+    Environment,
+    Site,
+    build_site,
+    choose_place,
+    draw_environment,
+)
+
+SAMPLES = 851
+SIZE_PX = 32
+SHARES = (0.4, 0.2, 0.4)  # of CLASSES
+SEEN_PX = 3.0  # visible area (pixels of a 32 x 32 picture) from which an object counts as seen
+_OBJECT = 2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One sample with what is known about it.
+
+    images (D, H, W, 3) uint8; visible (D,) float, pixels covered by the object where nothing
+    hides it; mask (D, H, W) float 0..1, the object's share of each pixel; foot (3,) metres.
+    """
+
+    images: NDArray[np.uint8]
+    seen: NDArray[np.bool_]
+    mask: Floats
+    foot: NDArray[np.float64]
+    heading: float
+
+
+@cache
+def _site(side: int) -> Site:
+    return build_site(side)
+
+
+def _develop(linear: Floats, environment: Environment, camera: int, noise: Floats) -> NDArray:
+    """From light (3, H, W) to an 8-bit picture (H, W, 3): exposure, noise, tone curve."""
+    size = linear.shape[-1]
+    offset = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
+    corner = 1 - 0.35 * (offset[:, None] ** 2 + offset[None, :] ** 2)
+    light = linear * (environment.cast[camera] * environment.gain[camera])[:, None, None] * corner
+    light = np.maximum(light, 0)
+    # Photon noise grows with the root of the light, on top of the sensor's own.
+    light = light + noise * environment.noise[camera] * (0.4 + np.sqrt(light))
+    picture = np.clip(light, 0, 1) ** np.float32(1 / 2.2)
+    # 1 is the darkest value, so that no picture is mistaken for a blank one.
+    return np.clip(np.rint(picture * 255), 1, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def render_scene(label: int | None, seed: int, index: int, size: int = SIZE_PX) -> Scene:
+    """Render sample `index` of `seed` with an object of class `label` (None: without one)."""
+    place_rng, object_rng, surroundings, sensor = (
+        np.random.default_rng([seed, index, stream]) for stream in range(4)
+    )
+    foot, heading = choose_place(place_rng)
+    if label is not None and CLASSES[label] == "person":
+        heading = float(object_rng.uniform(0, 2 * np.pi))
+    solids = [] if label is None else build(CLASSES[label], object_rng, heading, foot)
+    environment = draw_environment(surroundings)
+    site = _site(size * SUPERSAMPLING)
+    # A pixel of a larger picture covers less: keep the meaning of "seen" at any size.
+    least = SEEN_PX * (size / SIZE_PX) ** 2
+    images, seen, masks = [], [], []
+    for number in range(len(CAMERAS)):
+        empty = site.empty[number].copy()
+        draw(empty, environment.things, 1)
+        full = empty.copy()
+        draw(full, solids, _OBJECT)
+        mask = shrink((full.owner == _OBJECT).astype(np.float32), SUPERSAMPLING)
+        visible = float(mask.sum()) >= least
+        casters = site.casters + environment.things
+        # Below the limit the object is left out with its shadow: an unseen view shows nothing
+        # of it, not even a sliver that would tell a network what a person cannot tell.
+        linear = (
+            shade(full, environment.light, casters + solids)
+            if visible
+            else shade(empty, environment.light, casters)
+        )
+        noise = sensor.standard_normal((3, size, size), np.float32)
+        images.append(_develop(shrink(linear, SUPERSAMPLING), environment, number, noise))
+        seen.append(visible)
+        masks.append(mask if visible else np.zeros_like(mask))
+    return Scene(np.stack(images), np.array(seen), np.stack(masks), foot, heading)
+
+
+def draw_labels(samples: int, seed: int) -> NDArray[np.int64]:
+    """Labels (N,) in the fixed shares, in an order drawn from the seed."""
+    counts = [round(samples * share) for share in SHARES[1:]]
+    labels = np.repeat(np.arange(len(CLASSES)), [samples - sum(counts), *counts])
+    return np.random.default_rng([seed, 2**20]).permutation(labels).astype(np.int64)
+
+
+def generate(
+    samples: int = SAMPLES,
+    seed: int = 0,
+    size: int = SIZE_PX,
+    progress: Callable[[int, int], None] | None = None,
+) -> MultiCameraSet:
+    """Render a data set: images (N, 6, size, size, 3) uint8, the first 80 % for training.
+
+    An object that no camera sees is moved on: the sample is drawn again from its next index
+    block, so that every sample shows its object somewhere. progress(done, total) is called
+    after every sample. Raises DataError for sizes that make no sense.
+    """
+    if samples < 5 or not 8 <= size <= 512:
+        raise DataError(
+            f"cannot generate {samples} samples of {size} x {size}: "
+            "need at least 5 samples and a size of 8 to 512"
+        )
+    labels = draw_labels(samples, seed)
+    images = np.empty((samples, len(CAMERAS), size, size, 3), np.uint8)
+    seen = np.empty((samples, len(CAMERAS)), bool)
+    for index in range(samples):
+        for attempt in range(20):
+            scene = render_scene(int(labels[index]), seed, index + attempt * 2**24, size)
+            if scene.seen.any():
+                break
+        images[index], seen[index] = scene.images, scene.seen
+        if progress is not None:
+            progress(index + 1, samples)
+    split = int(samples * 0.8)
+    return MultiCameraSet(
+        images=images,
+        labels=labels,
+        seen=seen,
+        present=np.ones_like(seen),
+        classes=CLASSES,
+        name="generated",
+        train=np.arange(split),
+        test=np.arange(split, samples),
+    )
+
+
+def built_in_path() -> Path:
+    """Where the built-in set (seed 0) lies in a checkout."""
+    return Path(__file__).resolve().parents[2] / "data" / "generated.npz"
