@@ -29,6 +29,8 @@ HOST = "127.0.0.1"
 
 _TEMPLATE = Path(__file__).with_name("local.conf")
 _PERSISTENCE_TEMPLATE = Path(__file__).with_name("local-persistence.conf")
+# Debian's and Homebrew's place, not on every user's PATH.
+_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 _START_ATTEMPTS = 5
 # Below Linux's range for outgoing connections (32768 and up). In that range a client that
 # reconnects to a dead broker can be given the broker's own port and block its restart.
@@ -81,8 +83,7 @@ def find_mosquitto(
     on_path = shutil.which("mosquitto", path=environ.get("PATH", os.defpath))
     candidates = [private_dir / "usr/sbin/mosquitto"]
     candidates += [Path(on_path)] if on_path else []
-    # Debian's /usr/sbin and Homebrew's folders are not on every user's PATH.
-    candidates += [Path(folder, "mosquitto") for folder in ("/usr/sbin", "/usr/local/sbin")]
+    candidates += [Path(folder, "mosquitto") for folder in _SYSTEM_FOLDERS]
     rejected = []
     for candidate in dict.fromkeys(candidates):
         if not candidate.is_file():

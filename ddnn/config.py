@@ -101,7 +101,8 @@ def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., A
         def wrapped(config: str | None, **given: Any) -> Any:
             known = {field.name for field in msgspec.structs.fields(settings)}
             values = read_toml(Path(config)) if config else {}
-            values |= {k: given.pop(k) for k in list(given) if k in known and given[k] is not None}
+            own = {name: given.pop(name) for name in list(given) if name in known}
+            values |= {name: value for name, value in own.items() if value is not None}
             return function(convert(values, settings, config or "settings"), **given)
 
         result: Callable[..., Any] = wrapped

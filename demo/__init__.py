@@ -1,0 +1,1 @@
+"""The whole system on one machine: real broker, real processes, replayed samples."""

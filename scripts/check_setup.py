@@ -2,11 +2,13 @@
 
     .venv/bin/python scripts/check_setup.py EXTRA
 
-Takes 0.1 s and looks at what a half-finished or damaged installation lacks: a distribution that
-pyproject.toml names, or its list of files, which pip writes last. Not a check of versions: set-up
-installs again whenever pyproject.toml changes.
+Takes about 0.1 s and looks for what a half-finished or damaged installation lacks: each
+distribution that pyproject.toml names, its list of files (which pip writes last), and those files.
+Not a check of versions: set-up installs again whenever pyproject.toml changes.
 """
 
+import csv
+import os
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
@@ -18,7 +20,7 @@ REQUIREMENT = re.compile(
 
 def missing(extra: str) -> list[str]:
     """Names of the distributions that `ddnn[extra]` needs and that are not there."""
-    lacking = set()
+    lacking = set() if _is_complete("ddnn") else {"ddnn"}
     todo, seen = ["", extra], set()
     while todo:
         wanted = todo.pop()
@@ -37,9 +39,16 @@ def missing(extra: str) -> list[str]:
 
 def _is_complete(name: str) -> bool:
     try:
-        return distribution(name).read_text("RECORD") is not None
+        found = distribution(name)
     except PackageNotFoundError:
         return False
+    record = found.read_text("RECORD")
+    if record is None:
+        return False
+    base = str(found.locate_file(""))
+    # Compiled files come and go.
+    files = (row[0] for row in csv.reader(record.splitlines()) if row)
+    return all(os.path.exists(f"{base}/{file}") for file in files if not file.endswith(".pyc"))
 
 
 def main() -> None:

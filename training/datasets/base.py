@@ -74,9 +74,7 @@ class MultiCameraSet:
         )
         _check_bools("seen", self.seen, (n, d))
         _check_bools("present", self.present, (n, d))
-        _check(
-            not (self.seen & ~self.present).any(), "a view that is not present cannot be seen"
-        )
+        _check(not (self.seen & ~self.present).any(), "a view that is not present cannot be seen")
         _check(
             not images[~self.present].any(), "a view that is not present must be blank (all zero)"
         )

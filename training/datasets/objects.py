@@ -52,9 +52,7 @@ def _wheels(length: float, width: float, radius: float, inset: float) -> list[So
     for x in (length / 2 - inset, -length / 2 + inset):
         for side in (1, -1):
             outer = side * (width / 2 + 0.03)
-            parts.append(
-                tube((x, outer - side * 0.26, radius), (x, outer, radius), radius, _TYRE)
-            )
+            parts.append(tube((x, outer - side * 0.26, radius), (x, outer, radius), radius, _TYRE))
             rim = (x, outer + side * 0.015, radius)
             parts.append(tube((x, outer, radius), rim, 0.58 * radius, _RIM))
     return parts
@@ -81,9 +79,7 @@ def car(rng: np.random.Generator) -> list[Solid]:
         shift=(-0.05 * cabin, 0),
     )
     parts = [
-        frustum(
-            (0, 0, 0.24), (length, width), (length * 0.96, width - 0.08), waist - 0.24, paint
-        ),
+        frustum((0, 0, 0.24), (length, width), (length * 0.96, width - 0.08), waist - 0.24, paint),
         glass,
         frustum(
             (middle - 0.05 * cabin, 0, roof - 0.04),
@@ -114,9 +110,7 @@ def bus(rng: np.random.Generator) -> list[Solid]:
     floor, sill = 0.3, rng.uniform(1.05, 1.25)
     parts = [
         block((0, 0, floor), (length, width, sill - floor), second),
-        frustum(
-            (0, 0, sill), (length, width), (length - 0.25, width - 0.2), height - sill, paint
-        ),
+        frustum((0, 0, sill), (length, width), (length - 0.25, width - 0.2), height - sill, paint),
         *_wheels(length, width, rng.uniform(0.4, 0.46), length * 0.2),
     ]
     panes = int(rng.integers(4, 6))
@@ -125,11 +119,11 @@ def bus(rng: np.random.Generator) -> list[Solid]:
     for i in range(panes):
         x = -length / 2 + 0.25 + (i + 0.5) * pitch
         # The pane is a thin slab through the whole body, so it shows on both sides.
-        parts.append(
-            block((x, 0, sill + 0.1), (pitch - 0.16, width + 0.02, window_height), _GLASS)
-        )
+        parts.append(block((x, 0, sill + 0.1), (pitch - 0.16, width + 0.02, window_height), _GLASS))
     parts += [
-        block((length / 2 - 0.05, 0, sill - 0.05), (0.14, width - 0.2, window_height + 0.2), _GLASS),
+        block(
+            (length / 2 - 0.05, 0, sill - 0.05), (0.14, width - 0.2, window_height + 0.2), _GLASS
+        ),
         block((-length / 2 + 0.05, 0, sill + 0.2), (0.14, width - 0.4, window_height), _GLASS),
         block(
             (length / 2 - 0.1, 0, height - 0.36), (0.22, width * 0.55, 0.24), rgb(250, 170, 50), 0.6

@@ -114,9 +114,10 @@ def frustum(base, size, top, height, colour, shift=(0.0, 0.0), glow=0.0) -> Soli
     base = np.asarray(base, np.float64)
     signs = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)])
     low = np.column_stack([signs * np.asarray(size) / 2, np.zeros(4)]) + base
-    high = np.column_stack(
-        [signs * np.asarray(top) / 2 + np.asarray(shift), np.full(4, height)]
-    ) + base
+    high = (
+        np.column_stack([signs * np.asarray(top) / 2 + np.asarray(shift), np.full(4, height)])
+        + base
+    )
     normals, offsets = [(0.0, 0.0, -1.0), (0.0, 0.0, 1.0)], [-base[2], base[2] + height]
     for i in range(4):
         j = (i + 1) % 4

@@ -237,8 +237,9 @@ def draw_environment(rng: np.random.Generator, hidden: float = 0.05) -> Environm
     hidden: chance per camera that a container is parked right in front of it.
     """
     azimuth, height = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(28, 62))
-    toward = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height),
-                       np.sin(height)])
+    toward = np.array(
+        [np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]
+    )
     clear = rng.uniform(0.15, 1.0)  # overcast .. sunny
     warm = rng.uniform(-0.06, 0.08)
     light = Light(

@@ -1,0 +1,62 @@
+"""The demo's samples and bundle: those in the repository, or made from the user's data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+from training.datasets.load import load
+
+from ddnn.bundle import Bundle
+from ddnn.errors import DdnnError
+from ddnn.store import read_folder
+from training.datasets.base import MultiCameraSet
+
+REFERENCE = Path(__file__).resolve().parent.parent / "models" / "reference"
+
+
+def prepare(
+    data: str | None, split: str | None, folder: Path, *, retrain: bool = False, seed: int = 0
+) -> tuple[MultiCameraSet, Bundle]:
+    """The data set and a bundle trained on its training part.
+
+    Raises:
+        DdnnError: the data cannot be read, or training failed.
+    """
+    samples = load(data or "generated", split=split)
+    if data is None:
+        return samples, read_folder(REFERENCE)
+    key = hashlib.sha256()
+    for array in (samples.images, samples.labels, samples.train, samples.test):
+        key.update(np.ascontiguousarray(array).tobytes())
+    out = folder / "trained" / f"{key.hexdigest()[:16]}-seed{seed}"
+    if retrain or not (out / "manifest.json").exists():
+        _train(data, split, seed, out)
+    else:
+        click.echo(f"using the bundle trained before in {out} (--retrain trains it again)")
+    return samples, read_folder(out)
+
+
+def write_replay(path: Path, samples: MultiCameraSet) -> None:
+    """Write `samples` as the file that replaying agents read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, images=samples.images, present=samples.present)
+
+
+def _train(data: str, split: str | None, seed: int, out: Path) -> None:
+    """Train in a process of its own: torch's memory is gone when the demo begins."""
+    if importlib.util.find_spec("torch") is None:
+        raise DdnnError(
+            "training on your own data needs PyTorch: pip install 'ddnn[training]' "
+            "(`make demo DATA=...` does it by itself)"
+        )
+    command = [sys.executable, "-m", "ddnn", "train", "--data", data, "--seed", str(seed)]
+    command += ["--split", split] if split else []
+    result = subprocess.run([*command, "--out", str(out)], check=False)
+    if result.returncode:
+        raise DdnnError(f"training ended with status {result.returncode}")

@@ -1,0 +1,329 @@
+"""The engine of a node: one frame's way, and every way it can go wrong."""
+
+import pytest
+
+from ddnn.tier import Decision, Escalate, Request, Tier, TierConfig
+from ddnn.wire import Flag, Kind
+from tests.fakes import FakeSections, answer, features, frame, summary
+
+
+def tier(**options):
+    """A node whose three members are all known to be up."""
+    config = options.pop("config", None)
+    node = Tier(FakeSections(**options), config)
+    for member in range(node.sections.members):
+        node.on_member(member, True, 0.0)
+    return node
+
+
+def report_all(node, slot, now=0.0, *, sure=True):
+    actions = []
+    for member in range(node.sections.members):
+        actions += node.on_summary(member, slot, summary(slot, sure=sure), now)
+    return actions
+
+
+def balanced(node):
+    counts = node.counts
+    ended = counts["decided"] + counts["degraded"] + counts["expired"]
+    return counts["opened"] == ended + node.open_slots
+
+
+def test_sure_frame_is_decided_locally_as_soon_as_all_reported():
+    node = tier()
+    assert node.on_summary(0, 5, summary(5), 0.0) == []
+    assert node.on_summary(1, 5, summary(5), 0.1) == []
+    (decision,) = node.on_summary(2, 5, summary(5), 0.2)
+    assert isinstance(decision, Decision)
+    assert (decision.slot, decision.exit, decision.label) == (5, "local", 0)
+    assert decision.used == (0, 1, 2)
+    assert decision.missing == decision.absent == ()
+    assert decision.degraded is None
+    assert decision.payload_bytes == 3 * 13
+    assert decision.stage_s["summaries"] == pytest.approx(0.2)
+    assert node.open_slots == 0
+
+
+def test_unsure_frame_goes_on_to_the_edge():
+    node = tier()
+    actions = report_all(node, 5, sure=False)
+    assert actions == [Request(0, 5), Request(1, 5), Request(2, 5)]
+    assert node.on_features(0, 5, features(5), 0.1) == []
+    assert node.on_features(1, 5, features(5), 0.1) == []
+    (decision,) = node.on_features(2, 5, features(5), 0.2)
+    assert (decision.exit, decision.label, decision.degraded) == ("edge", 1, None)
+
+
+def test_unsure_edge_goes_on_to_the_cloud():
+    node = tier()
+    report_all(node, 5, sure=False)
+    actions = []
+    for member in range(3):
+        actions += node.on_features(member, 5, features(5, sure=False), 0.1)
+    assert actions == [Escalate(5, b"\x01\0\0\0edge")]
+    (decision,) = node.on_answer(5, answer(5), 0.2)
+    assert (decision.exit, decision.label, decision.degraded) == ("cloud", 2, None)
+    assert set(decision.stage_s) == {"summaries", "features", "answer"}
+
+
+def test_without_an_edge_section_the_members_features_go_to_the_cloud():
+    node = tier(edge=False)
+    node.on_summary(0, 5, summary(5, sure=False), 0.0)
+    node.on_summary(1, 5, frame(Kind.SUMMARY, 5, flags=Flag.ABSENT), 0.0)
+    assert node.on_summary(2, 5, summary(5, sure=False), 0.0) == [Request(0, 5), Request(2, 5)]
+    node.on_features(2, 5, frame(Kind.FEATURES, 5, b"cccc"), 0.1)
+    (action,) = node.on_features(0, 5, frame(Kind.FEATURES, 5, b"aaaa"), 0.1)
+    assert action == Escalate(5, b"\x05\0\0\0aaaacccc")
+
+
+def test_the_last_exit_always_answers():
+    node = tier(edge=False, cloud=False)
+    (decision,) = report_all(node, 5, sure=False)
+    assert (decision.exit, decision.degraded) == ("local", None)
+    node = tier(cloud=False)
+    report_all(node, 5, sure=False)
+    decisions = [a for m in range(3) for a in node.on_features(m, 5, features(5, sure=False), 0.1)]
+    assert [d.exit for d in decisions] == ["edge"]
+
+
+def test_absent_cameras_are_not_asked_and_not_used():
+    node = tier()
+    node.on_summary(0, 5, frame(Kind.SUMMARY, 5, flags=Flag.ABSENT), 0.0)
+    node.on_summary(1, 5, summary(5, sure=False), 0.0)
+    assert node.on_summary(2, 5, summary(5, sure=False), 0.0) == [Request(1, 5), Request(2, 5)]
+    node.on_features(1, 5, features(5), 0.0)
+    (decision,) = node.on_features(2, 5, features(5), 0.0)
+    assert (decision.used, decision.absent, decision.missing) == ((1, 2), (0,), ())
+
+
+def test_when_nobody_sees_anything_the_decision_says_so():
+    node = tier()
+    actions = []
+    for member in range(3):
+        actions += node.on_summary(member, 5, frame(Kind.SUMMARY, 5, flags=Flag.ABSENT), 0.0)
+    (decision,) = actions
+    assert (decision.label, decision.exit, decision.degraded) == (None, None, None)
+    assert decision.absent == (0, 1, 2)
+
+
+def test_missing_camera_is_waited_for_until_the_deadline_only():
+    node = tier(config=TierConfig(summary_wait_s=0.5))
+    node.on_summary(0, 5, summary(5), 10.0)
+    node.on_summary(2, 5, summary(5), 10.1)
+    assert node.next_deadline() == 10.5
+    assert node.on_time(10.49) == []
+    (decision,) = node.on_time(10.5)
+    assert (decision.used, decision.missing, decision.degraded) == ((0, 2), (1,), None)
+    assert node.sections.local_masks[0].tolist() == [1, 0, 1]
+
+
+def test_camera_whose_will_came_is_not_waited_for():
+    node = tier()
+    node.on_summary(0, 5, summary(5), 0.0)
+    node.on_summary(2, 5, summary(5), 0.0)
+    (decision,) = node.on_member(1, False, 0.1)
+    assert decision.missing == (1,)
+    node.on_summary(0, 6, summary(6), 1.0)
+    assert [a.slot for a in node.on_summary(2, 6, summary(6), 1.0)] == [6]
+
+
+def test_hung_camera_costs_a_few_deadlines_then_none_until_it_reports():
+    node = tier(config=TierConfig(summary_wait_s=0.5, silent_after_slots=2))
+    for slot in (1, 2):
+        node.on_summary(0, slot, summary(slot), slot)
+        assert node.on_summary(2, slot, summary(slot), slot) == []
+        assert len(node.on_time(slot + 0.5)) == 1
+    node.on_summary(0, 3, summary(3), 3.0)
+    assert len(node.on_summary(2, 3, summary(3), 3.0)) == 1
+    assert node.on_summary(1, 3, summary(3), 3.1) == []  # late, but back
+    node.on_summary(0, 4, summary(4), 4.0)
+    assert node.on_summary(2, 4, summary(4), 4.0) == []
+    assert len(node.on_summary(1, 4, summary(4), 4.0)) == 1
+
+
+def test_features_that_do_not_come_degrade_to_the_local_answer():
+    node = tier(config=TierConfig(features_wait_s=1.0))
+    report_all(node, 5, 0.0, sure=False)
+    (decision,) = node.on_time(1.0)
+    assert (decision.exit, decision.label) == ("local", 0)
+    assert decision.degraded == "features_missing"
+
+
+def test_some_features_missing_go_on_with_the_rest_and_say_so():
+    node = tier()
+    report_all(node, 5, 0.0, sure=False)
+    node.on_features(1, 5, features(5), 0.1)
+    (decision,) = node.on_time(1.0)
+    assert (decision.exit, decision.used) == ("edge", (1,))
+    assert decision.degraded == "features_missing"
+    assert node.sections.edge_masks[0].tolist() == [0, 1, 0]
+
+
+def test_member_whose_ring_has_moved_on_is_not_waited_for():
+    node = tier()
+    report_all(node, 5, sure=False)
+    node.on_features(0, 5, features(5), 0.1)
+    node.on_features(1, 5, features(5), 0.1)
+    (decision,) = node.on_features(2, 5, frame(Kind.FEATURES, 5, flags=Flag.ABSENT), 0.1)
+    assert (decision.used, decision.degraded) == ((0, 1), "features_missing")
+
+
+def test_member_that_dies_while_asked_is_not_waited_for():
+    node = tier()
+    report_all(node, 5, sure=False)
+    node.on_features(0, 5, features(5), 0.1)
+    node.on_features(1, 5, features(5), 0.1)
+    (decision,) = node.on_member(2, False, 0.2)
+    assert (decision.exit, decision.degraded) == ("edge", "features_missing")
+
+
+def escalated(node, slot=5):
+    report_all(node, slot, 0.0, sure=False)
+    for member in range(3):
+        node.on_features(member, slot, features(slot, sure=False), 0.1)
+
+
+def test_dead_cloud_degrades_to_the_edge_answer():
+    node = tier(config=TierConfig(answer_wait_s=2.0))
+    escalated(node)
+    assert node.next_deadline() == pytest.approx(2.1)
+    (decision,) = node.on_time(2.2)
+    assert (decision.exit, decision.degraded) == ("edge", "cloud_timeout")
+
+
+def test_cloud_without_the_bundle_degrades_at_once():
+    node = tier()
+    escalated(node)
+    (decision,) = node.on_answer(5, frame(Kind.ANSWER, 5, flags=Flag.UNSERVED), 0.2)
+    assert (decision.exit, decision.degraded) == ("edge", "cloud_lacks_bundle")
+
+
+def test_malformed_answer_changes_nothing_but_a_counter():
+    node = tier()
+    escalated(node)
+    assert node.on_answer(5, frame(Kind.ANSWER, 5, b"12345"), 0.2) == []
+    assert node.counts["malformed"] == 1
+    assert len(node.on_answer(5, answer(5), 0.3)) == 1
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_slot_without_any_answer_expires_and_is_counted(local):
+    node = tier(local=local, edge=False)
+    if local:
+        report_all(node, 5, 0.0, sure=False)
+    else:
+        for member in range(3):
+            node.on_summary(member, 5, frame(Kind.SUMMARY, 5), 0.0)
+    actions = node.on_time(9.0)
+    assert len(actions) == int(local)
+    assert node.counts["expired"] == int(not local)
+    assert balanced(node)
+
+
+def test_duplicate_summary_is_counted_and_first_wins():
+    node = tier()
+    node.on_summary(0, 5, summary(5, sure=False), 0.0)
+    node.on_summary(0, 5, summary(5, sure=True), 0.0)
+    assert node.counts["duplicate"] == 1
+    node.on_summary(1, 5, summary(5), 0.0)
+    assert node.on_summary(2, 5, summary(5), 0.0) == [Request(m, 5) for m in range(3)]
+
+
+def test_late_summary_opens_no_second_slot():
+    node = tier()
+    report_all(node, 5)
+    assert node.on_summary(1, 5, summary(5), 9.0) == []
+    assert node.counts["late"] == 1
+    assert node.counts["opened"] == 1
+
+
+def test_late_summary_while_features_are_awaited_is_counted():
+    node = tier(config=TierConfig(summary_wait_s=0.5))
+    node.on_summary(0, 5, summary(5, sure=False), 0.0)
+    assert node.on_time(0.5) == [Request(0, 5)]
+    assert node.on_summary(1, 5, summary(5), 0.6) == []
+    assert node.counts["late"] == 1
+
+
+def test_features_of_another_boot_than_the_summary_are_refused():
+    node = tier()
+    report_all(node, 5, sure=False)
+    assert node.on_features(0, 5, features(5, boot=8), 0.1) == []
+    assert node.counts["unasked"] == 1
+
+
+def test_unasked_features_are_counted():
+    node = tier()
+    assert node.on_features(0, 5, features(5), 0.0) == []
+    assert node.counts["unasked"] == 1
+
+
+@pytest.mark.parametrize("tag", [0, 0x0BAE, 0xFFFF])
+def test_frame_of_another_bundle_is_never_mixed_in(tag):
+    node = tier()
+    assert node.on_summary(0, 5, summary(5, tag=tag), 0.0) == []
+    assert node.counts == {"wrong_tag": 1}
+    escalated(node, 6)
+    assert node.on_features(0, 6, features(6, tag=tag), 0.1) == []
+    assert node.on_answer(6, answer(6, tag=tag), 0.1) == []
+    assert node.counts["wrong_tag"] == 3
+
+
+@pytest.mark.parametrize("member", [-1, 3, 9999])
+def test_unknown_member_is_counted(member):
+    node = tier()
+    assert node.on_summary(member, 5, summary(5), 0.0) == []
+    assert node.on_features(member, 5, features(5), 0.0) == []
+    assert node.on_member(member, True, 0.0) == []
+    assert node.counts == {"unknown_member": 3}
+
+
+@pytest.mark.parametrize("body", [b"", b"ab", b"abcd"])
+def test_summary_of_wrong_length_is_malformed(body):
+    node = tier()
+    assert node.on_summary(0, 5, frame(Kind.SUMMARY, 5, body), 0.0) == []
+    assert node.counts == {"malformed": 1}
+
+
+def test_kind_that_does_not_fit_its_topic_is_malformed():
+    node = tier()
+    assert node.on_summary(0, 5, features(5), 0.0) == []
+    assert node.on_features(0, 5, summary(5), 0.0) == []
+    assert node.on_answer(5, summary(5), 0.0) == []
+    assert node.counts == {"malformed": 3}
+
+
+def test_open_slots_are_bounded_and_the_oldest_is_decided_degraded():
+    node = tier(config=TierConfig(max_open_slots=4, silent_after_slots=100))
+    actions = []
+    for slot in range(10):
+        actions += node.on_summary(0, slot, summary(slot), 0.0)
+    assert node.open_slots == 4
+    assert [(a.slot, a.degraded, a.exit) for a in actions] == [
+        (slot, "overload", "local") for slot in range(6)
+    ]
+    assert balanced(node)
+
+
+def test_memory_of_closed_slots_is_bounded():
+    node = tier(config=TierConfig(remembered_slots=10))
+    for slot in range(100):
+        report_all(node, slot)
+    assert len(node._closed) == 10
+
+
+def test_close_ends_every_slot_in_whatever_stage():
+    node = tier()
+    escalated(node, 1)
+    report_all(node, 2, sure=False)
+    node.on_summary(0, 3, summary(3), 0.0)
+    node.on_summary(0, 4, frame(Kind.SUMMARY, 4, flags=Flag.ABSENT), 0.0)
+    decisions = node.close("shutdown", 1.0)
+    assert [(d.slot, d.exit, d.degraded) for d in decisions] == [
+        (1, "edge", "shutdown"),
+        (2, "local", "shutdown"),
+        (3, "local", "shutdown"),
+        (4, None, "shutdown"),
+    ]
+    assert node.open_slots == 0
+    assert balanced(node)
