@@ -41,7 +41,7 @@ check: setup-dev ## all checks that need no network: lint, format, types, layers
 train: setup-training ## train and export the reference bundle into models/reference
 	$(DDNN) train --data generated --seed 0 --out models/reference
 
-contact-sheet: setup-training ## a picture of samples of the built-in data set, to look at
+contact-sheet: setup ## a picture of samples of the built-in data set, to look at
 	@mkdir -p build
 	$(DDNN) dataset sheet generated --out build/contact-sheet.png
 

@@ -142,7 +142,7 @@ class Client:
         """
         with self._lock:
             self._handlers[topic_filter] = (handler, qos, retained)
-        self._client.message_callback_add(topic_filter, self._guarded(handler))
+        self._client.message_callback_add(_matching(topic_filter), self._guarded(handler))
         if self._client.is_connected():
             self._subscribe_now(topic_filter, qos, retained)
 
@@ -151,7 +151,7 @@ class Client:
         with self._lock:
             known = self._handlers.pop(topic_filter, None)
         if known:
-            self._client.message_callback_remove(topic_filter)
+            self._client.message_callback_remove(_matching(topic_filter))
             if self._client.is_connected():
                 self._client.unsubscribe(topic_filter)
 
@@ -281,6 +281,11 @@ class Client:
                 log.exception("handling a message on %s", message.topic)
 
         return call
+
+
+def _matching(topic_filter: str) -> str:
+    """What a message's topic is compared with: a shared subscription without `$share/<group>/`."""
+    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
 
 
 def _no_delay(_client: Any, _data: Any, sock: Any) -> None:

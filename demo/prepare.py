@@ -42,12 +42,6 @@ def prepare(
     return samples, read_folder(out)
 
 
-def write_replay(path: Path, samples: MultiCameraSet) -> None:
-    """Write `samples` as the file that replaying agents read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, images=samples.images, present=samples.present)
-
-
 def _train(data: str, split: str | None, seed: int, out: Path) -> None:
     """Train in a process of its own: torch's memory is gone when the demo begins."""
     if importlib.util.find_spec("torch") is None:

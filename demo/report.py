@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from ddnn.evaluate import Evaluation
 
 from ddnn.bundle import Manifest
+from ddnn.evaluate import Evaluation
 from ddnn.status import Status
 from demo.observer import Seen
 

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from ddnn.evaluate import evaluate
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ddnn import topics
 from ddnn.bundle import Bundle
 from ddnn.errors import DdnnError
+from ddnn.evaluate import evaluate
 from ddnn.mqtt import Client
 from demo.observer import Observer, Seen
-from demo.prepare import write_replay
 from demo.report import Report, make_report, summary_lines
-from demo.system import System
+from demo.system import System, write_replay
 from training.datasets.base import MultiCameraSet
 from training.publish import publish_bundle
 

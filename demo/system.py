@@ -9,9 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from broker.mosquitto import LocalBroker
 from ddnn.errors import DdnnError
 from ddnn.processes import Child, start_child, stop_children
+from training.datasets.base import MultiCameraSet
 
 
 class System:
@@ -120,3 +123,9 @@ class System:
         stop_children(agents)
         stop_children(others)
         self.children.clear()
+
+
+def write_replay(path: Path, samples: MultiCameraSet) -> None:
+    """Write `samples` as the file that replaying agents read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, images=samples.images, present=samples.present)

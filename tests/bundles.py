@@ -1,6 +1,8 @@
-"""Bundles whose sections are arbitrary bytes: for everything that never runs them."""
+"""Bundles for tests: of arbitrary bytes where no section is run, of random weights where one is."""
 
 import hashlib
+
+import numpy as np
 
 from ddnn.bundle import (
     Bundle,
@@ -14,6 +16,8 @@ from ddnn.bundle import (
     assemble,
     encode_manifest,
 )
+from training.describe import describe_section
+from training.sections import Block, Head, device_section, local_section, pooled, upper_section
 
 CLASSES = ("car", "bus", "person")
 
@@ -71,3 +75,51 @@ def manifest(datas, *, version=1, **changes):
 def bundle(version=1, marker=b"") -> Bundle:
     datas = sections(marker)
     return assemble(encode_manifest(manifest(datas, version=version)), datas)
+
+
+def random_bundle(seed=0, *, cameras=3, size=16, version=1, local_threshold=0.88):
+    """A bundle that runs, of random weights: every exit takes its share of random images."""
+    rng = np.random.default_rng(seed)
+
+    def block(inputs, outputs, spread):
+        return Block(
+            rng.choice([-1, 1], (outputs, inputs, 3, 3)).astype(np.int8),
+            rng.integers(-spread, spread, outputs),
+            rng.random(outputs) < 0.3,
+        )
+
+    def head(features, gain, shift=0, centre=0):
+        signs = rng.choice([-1, 1], (features, 3)).astype(np.int8)
+        return Head(signs, np.full(3, gain), rng.integers(-9, 9, 3) + (centre << shift), shift)
+
+    half, quarter = pooled(size), pooled(pooled(size))
+    datas = {
+        f"device/{n}": device_section(
+            (size, size, 3), [block(3, 4, 1500)], head(4 * half**2, 3, shift=2, centre=128)
+        )
+        for n in range(cameras)
+    }
+    datas["local/0"] = local_section(cameras, 3, "AP", None)
+    datas["edge/0"] = upper_section(
+        cameras, (4, half, half), "CC", [block(4 * cameras, 8, 20)], head(8 * quarter**2, 40),
+        edge_features=True,
+    )  # fmt: skip
+    datas["cloud"] = upper_section(
+        1, (8, quarter, quarter), "CC", [block(8, 8, 20)], head(8 * pooled(quarter) ** 2, 40),
+        edge_features=False,
+    )  # fmt: skip
+    info = Manifest(
+        name="random",
+        version=version,
+        created="2026-01-01T00:00:00Z",
+        classes=CLASSES,
+        image=Image(height=size, width=size, channels=3),
+        topology=Topology(cameras=cameras, edges=(tuple(range(cameras)),)),
+        exits={
+            "local": ExitInfo(logit_scale=2e-5, threshold=local_threshold),
+            "edge": ExitInfo(logit_scale=2e-3, threshold=0.88),
+            "cloud": ExitInfo(logit_scale=2e-3),
+        },
+        sections=tuple(describe_section(role, data) for role, data in datas.items()),
+    )
+    return assemble(encode_manifest(info), datas)

@@ -214,8 +214,9 @@ def test_temporary_folder_is_gone_afterwards():
 
 PARENT = """
 import sys, threading, time
+from pathlib import Path
 from broker.mosquitto import LocalBroker
-broker = LocalBroker()
+broker = LocalBroker(directory=Path(sys.argv[1]))
 thread = threading.Thread(target=broker.start)
 thread.start()
 thread.join()
@@ -225,9 +226,12 @@ time.sleep(60)
 
 
 @pytest.fixture
-def parent():
+def parent(tmp_path: Path):
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         yield process
         process.kill()

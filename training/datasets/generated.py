@@ -52,12 +52,19 @@ def _site(side: int) -> Site:
     return build_site(side)
 
 
-def _develop(linear: Floats, environment: Environment, camera: int, noise: Floats) -> NDArray:
+def _develop(
+    linear: Floats, environment: Environment, camera: int, exposure: float, noise: Floats
+) -> NDArray:
     """From light (3, H, W) to an 8-bit picture (H, W, 3): exposure, noise, tone curve."""
     size = linear.shape[-1]
     offset = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     corner = 1 - 0.35 * (offset[:, None] ** 2 + offset[None, :] ** 2)
-    light = linear * (environment.cast[camera] * environment.gain[camera])[:, None, None] * corner
+    light = (
+        linear
+        * exposure
+        * (environment.cast[camera] * environment.gain[camera])[:, None, None]
+        * corner
+    )
     light = np.maximum(light, 0)
     # Photon noise grows with the root of the light, on top of the sensor's own.
     light = light + noise * environment.noise[camera] * (0.4 + np.sqrt(light))
@@ -90,13 +97,12 @@ def render_scene(label: int | None, seed: int, index: int, size: int = SIZE_PX) 
         casters = site.casters + environment.things
         # Below the limit the object is left out with its shadow: an unseen view shows nothing
         # of it, not even a sliver that would tell a network what a person cannot tell.
-        linear = (
-            shade(full, environment.light, casters + solids)
-            if visible
-            else shade(empty, environment.light, casters)
-        )
+        # The camera has set its exposure on the scene without the object.
+        without = shade(empty, environment.light, casters)
+        exposure = np.float32(0.22 / without.mean())
+        linear = shade(full, environment.light, casters + solids) if visible else without
         noise = sensor.standard_normal((3, size, size), np.float32)
-        images.append(_develop(shrink(linear, SUPERSAMPLING), environment, number, noise))
+        images.append(_develop(shrink(linear, SUPERSAMPLING), environment, number, exposure, noise))
         seen.append(visible)
         masks.append(mask if visible else np.zeros_like(mask))
     return Scene(np.stack(images), np.array(seen), np.stack(masks), foot, heading)

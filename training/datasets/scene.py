@@ -190,7 +190,7 @@ def choose_place(rng: np.random.Generator) -> tuple[Floats, float]:
     x, y = PLACES[rng.choice(len(PLACES), p=PLACE_SHARES)]
     outward = np.array([x, y]) / np.hypot(x, y)
     tangent = np.array([-outward[1], outward[0]])
-    foot = np.array([x, y]) + rng.uniform(-0.9, 0.9) * tangent + rng.uniform(-0.5, 0.5) * outward
+    foot = np.array([x, y]) + rng.uniform(-0.7, 0.7) * tangent + rng.uniform(-0.4, 0.4) * outward
     heading = np.arctan2(tangent[1], tangent[0]) + rng.uniform(-0.25, 0.25)
     if rng.random() < 0.5:
         heading += np.pi
@@ -240,7 +240,7 @@ def draw_environment(rng: np.random.Generator, hidden: float = 0.05) -> Environm
     toward = np.array(
         [np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]
     )
-    clear = rng.uniform(0.15, 1.0)  # overcast .. sunny
+    clear = rng.uniform(0.3, 1.0)  # overcast .. sunny
     warm = rng.uniform(-0.06, 0.08)
     light = Light(
         toward.astype(np.float32),
@@ -256,16 +256,16 @@ def draw_environment(rng: np.random.Generator, hidden: float = 0.05) -> Environm
             x, y = camera.position[:2] + 5.0 * ahead + rng.uniform(-0.3, 0.3) * aside
             yaw = float(np.arctan2(aside[1], aside[0])) + rng.uniform(-0.15, 0.15)
             things += _truck(rng, x, y, yaw)
-        elif rng.random() < 0.6:
+        elif rng.random() < 0.4:
             # Off the middle of the picture more often than in it.
-            offset = rng.choice([-1, 1]) * rng.uniform(0.25, 1.2)
+            offset = rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)
             x, y = camera.position[:2] + rng.uniform(4.2, 5.8) * ahead + offset * aside
             things += _thing(rng, float(x), float(y))
     count = len(CAMERAS)
     return Environment(
         light,
         things,
-        np.exp(rng.normal(0, 0.22, count)).astype(np.float32),
-        np.exp(rng.normal(0, 0.04, (count, 3))).astype(np.float32),
-        rng.uniform(0.008, 0.02, count).astype(np.float32),
+        np.exp(rng.normal(0, 0.1, count)).astype(np.float32),
+        np.exp(rng.normal(0, 0.02, (count, 3))).astype(np.float32),
+        rng.uniform(0.003, 0.008, count).astype(np.float32),
     )

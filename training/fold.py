@@ -1,0 +1,160 @@
+"""Torch parameters -> the whole numbers of a section: thresholds and class factors.
+
+Batch norm and sign become one integer threshold for each channel, computed in float64. With v
+the pooled whole-number sum and t = mean - beta * sqrt(var + eps) / gamma:
+
+    gamma > 0:  +1 where v >= ceil(t)
+    gamma < 0:  +1 where v <= floor(t), that is not (v >= floor(t) + 1)
+    gamma = 0:  +1 everywhere if beta >= 0, else -1 everywhere
+
+Batch norm of an exit becomes a whole multiplier and offset for each class, times 2**shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from training.binary import FC, ConvP, MaskedBatchNorm
+from training.network import SCORE_ZERO, LocalExit
+from training.sections import EXACT, Block, Head
+
+MAX_SHIFT = 24
+F64 = npt.NDArray[np.float64]
+
+
+def threshold_of(
+    gamma: F64, beta: F64, mean: F64, deviation: F64, bound: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Thresholds (O,) and flips (O,) of channels whose sums are within -bound..bound.
+
+    A threshold outside what the sums can reach is moved to just there, which changes nothing and
+    keeps it exact in float32.
+    """
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        t = mean - beta * deviation / gamma
+    # gamma = 0, or so small that t overflows: beta alone decides, for every v.
+    constant = ~np.isfinite(t)
+    t = np.clip(np.where(constant, 0.0, t), -bound - 1.0, bound + 1.0)
+    flip = (gamma < 0) & ~constant
+    threshold = np.where(flip, np.floor(t) + 1, np.ceil(t))
+    threshold = np.where(constant, np.where(beta >= 0, -bound, bound + 1), threshold)
+    return np.clip(threshold, -bound, bound + 1).astype(np.int64), flip
+
+
+def fold_block(block: ConvP, group: slice, largest_input: int) -> Block:
+    """One group of a ConvP block (`slice(None)`: all); inputs within -largest..largest."""
+    signs = _signs(block.conv.latent[group])
+    norm = _norm(block.norm)
+    bound = largest_input * int(np.prod(signs.shape[1:]))
+    threshold, flip = threshold_of(*(part[group] for part in norm), bound)
+    return Block(signs, threshold, flip)
+
+
+def fold_scores(fc: FC, group: int, scale: float) -> Head:
+    """A device's exit -> bytes: floor(score / scale + 128.5), clipped to 0..255 in the section."""
+    signs, slope, intercept = _affine(fc, group)
+    slope, intercept = slope / scale, intercept / scale + SCORE_ZERO + 0.5
+    shift = _largest_shift(len(signs), slope, intercept)
+    return _head(signs, slope, intercept, shift, divide=True)
+
+
+def fold_exits(exits: Sequence[FC]) -> tuple[list[Head], float]:
+    """Exits of one tier -> whole logits, and what one step of them is worth (logit scale)."""
+    parts = [_affine(fc, 0) for fc in exits]
+    shift = min(_largest_shift(len(signs), slope, rest) for signs, slope, rest in parts)
+    return [_head(*part, shift, divide=False) for part in parts], 2.0**-shift
+
+
+def fold_local(
+    exits: Sequence[LocalExit], score_scale: float
+) -> tuple[list[npt.NDArray[np.int64]], list[npt.NDArray[np.int64] | None], float]:
+    """Local exits of all gateways -> (tables or weights, offsets, logit scale).
+
+    MP: nothing to fold but the scale, a table of one entry. AP: (M + 1,) factor by number of
+    members there. CC: (M * K, K) weights and (K,) offsets.
+    """
+    kind = exits[0].aggregation
+    if kind == "MP":
+        # One scale in the manifest for all gateways: their factors become whole multipliers.
+        factors = np.array([float(e.log_factor.exp()) for e in exits])
+        tables = [
+            np.array([1]) if len(exits) == 1 else np.array([round(1024 * f)]) for f in factors
+        ]
+        scale = float(factors[0]) if len(exits) == 1 else 1 / 1024
+        return tables, [None] * len(exits), score_scale * scale
+    if kind == "AP":
+        rates = []
+        for exit_ in exits:
+            factor = _numpy(exit_.factors())
+            rates.append(factor / np.maximum(np.arange(len(factor)), 1))
+        largest = max(float((r * np.arange(len(r))).max()) for r in rates) * SCORE_ZERO
+        shift = _shift_below(largest, sum(len(r) for r in rates) * SCORE_ZERO)
+        return (
+            [np.round(r * 2.0**shift).astype(np.int64) for r in rates],
+            [None] * len(exits),
+            score_scale * 2.0**-shift,
+        )
+    weights = [_numpy(e.weight).T for e in exits]
+    offsets = [_numpy(e.bias) / score_scale for e in exits]
+    pairs = list(zip(weights, offsets, strict=True))
+    largest = max(float((np.abs(w).sum(0) * SCORE_ZERO + np.abs(b)).max()) for w, b in pairs)
+    shift = _shift_below(largest, max(len(w) for w in weights) * SCORE_ZERO)
+    return (
+        [np.round(w * 2.0**shift).astype(np.int64) for w in weights],
+        [np.round(b * 2.0**shift).astype(np.int64) for b in offsets],
+        score_scale * 2.0**-shift,
+    )
+
+
+def _shift_below(largest: float, rounding: float) -> int:
+    """Largest shift at which `largest`, with rounding, stays exact in float32."""
+    for shift in range(MAX_SHIFT, -1, -1):
+        if largest * 2.0**shift + rounding + 1 < EXACT:
+            return shift
+    raise ValueError("exit parameters are too large to be exact in float32")
+
+
+def _largest_shift(inputs: int, slope: F64, intercept: F64) -> int:
+    # Head.check_exact counts every product twice: the sum is made of +-2 weights.
+    largest = 2 * inputs * float(np.abs(slope).max()) + float(np.abs(intercept).max())
+    return _shift_below(largest, 2 * inputs)
+
+
+def _head(
+    signs: npt.NDArray[np.int8], slope: F64, intercept: F64, shift: int, *, divide: bool
+) -> Head:
+    head = Head(
+        signs,
+        np.round(slope * 2.0**shift).astype(np.int64),
+        np.round(intercept * 2.0**shift).astype(np.int64),
+        shift if divide else 0,
+    )
+    head.check_exact()
+    return head
+
+
+def _affine(fc: FC, group: int) -> tuple[npt.NDArray[np.int8], F64, F64]:
+    """Signs (F, K) and the class-wise slope and intercept (K,) of one group of an exit."""
+    signs = _signs(fc.linear.latent[group]).T
+    classes = signs.shape[1]
+    run = slice(group * classes, (group + 1) * classes)
+    gamma, beta, mean, deviation = (part[run] for part in _norm(fc.norm))
+    slope = gamma / deviation
+    return signs, slope, beta - mean * slope
+
+
+def _norm(norm: MaskedBatchNorm) -> tuple[F64, F64, F64, F64]:
+    deviation = np.sqrt(_numpy(norm.running_var) + norm.eps)
+    return _numpy(norm.gamma), _numpy(norm.beta), _numpy(norm.running_mean), deviation
+
+
+def _signs(latent: Tensor) -> npt.NDArray[np.int8]:
+    return np.where(_numpy(latent) >= 0, 1, -1).astype(np.int8)
+
+
+def _numpy(tensor: Tensor) -> F64:
+    return tensor.detach().cpu().double().numpy()

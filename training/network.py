@@ -1,0 +1,247 @@
+"""The DDNN as a torch module: devices, local exits, edges, cloud.
+
+A camera that is masked (blank, absent or dropped) takes no part: its score is left out of the
+local exit and its features are 0, which is neither -1 nor +1. The mask is an input, so that one
+network answers for every set of cameras.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.binary import FC, ConvP, pooled_size
+from training.options import Aggregation, NetworkOptions
+
+#: A device's score as a byte: this many steps mean 0.
+SCORE_ZERO = 128
+
+
+class Answers(NamedTuple):
+    """What every exit says; logits before the softmax.
+
+    Attributes:
+        devices: (N, D, K), each camera's own scores.
+        local: one (N, K) for each gateway, or none.
+        edge: one (N, K) for each edge, or none.
+        cloud: (N, K) or None.
+    """
+
+    devices: Tensor
+    local: list[Tensor]
+    edge: list[Tensor]
+    cloud: Tensor | None
+
+    def last(self) -> Tensor:
+        """(N, K) of the exit that always answers."""
+        if self.cloud is not None:
+            return self.cloud
+        return self.edge[0] if self.edge else self.local[0]
+
+
+class DeviceBank(nn.Module):
+    """All device sections side by side: pictures -> scores and -1/+1 features.
+
+    With separate weights the cameras are groups of one convolution; with shared weights they
+    are samples of one.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.options = options
+        groups = 1 if options.shared else options.cameras
+        sizes = (options.channels, *options.device_filters)
+        self.blocks = nn.ModuleList(
+            ConvP(groups * inputs, groups * outputs, groups)
+            for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+        )
+        features = sizes[-1]
+        height, width = options.height, options.width
+        for _ in options.device_filters:
+            height, width = pooled_size(height), pooled_size(width)
+        self.feature_shape = (features, height, width)
+        self.exit = FC(features * height * width, options.classes, groups)
+
+    def forward(self, images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """images (N, D, H, W, C), present (N, D) -> scores (N, D, K), features (N, D, f, h, w)."""
+        n, d = images.shape[:2]
+        x = images.movedim(-1, 2)
+        if self.options.shared:
+            x, there = x.flatten(0, 1), present.reshape(n * d, 1)
+        else:
+            x, there = x.flatten(1, 2), present
+        for block in self.blocks:
+            x = block(x, there)
+        groups = there.shape[1]
+        scores = self.exit(x.reshape(x.shape[0], groups, -1), there)
+        return scores.reshape(n, d, -1), x.reshape(n, d, *self.feature_shape)
+
+
+class LocalExit(nn.Module):
+    """Members' scores -> one answer, for any mask.
+
+    MP: the largest score of each class. AP: their mean, times a factor learned for each number
+    of members present (it changes no label, but says how far six agreeing cameras may be trusted
+    more than one). CC: a linear map; a masked member adds nothing.
+    """
+
+    def __init__(self, members: int, classes: int, aggregation: Aggregation) -> None:
+        super().__init__()
+        self.aggregation = aggregation
+        if aggregation == "AP":
+            self.log_factor = nn.Parameter(0.5 * torch.arange(1, members + 1).log())
+        elif aggregation == "CC":
+            weight = torch.eye(classes).repeat(1, members) / members
+            self.weight = nn.Parameter(weight)
+            self.bias = nn.Parameter(torch.zeros(classes))
+        else:
+            self.log_factor = nn.Parameter(torch.zeros(()))
+
+    def factors(self) -> Tensor:
+        """AP: factor by number of members present, (M + 1,), the first one 0."""
+        return torch.cat([self.log_factor.new_zeros(1), self.log_factor.exp()])
+
+    def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """scores (N, M, K), mask (N, M) bool -> logits (N, K)."""
+        if self.aggregation == "MP":
+            lowest = -SCORE_ZERO * torch.ones_like(scores)
+            return torch.where(mask[..., None], scores, lowest).amax(1) * self.log_factor.exp()
+        kept = torch.where(mask[..., None], scores, torch.zeros_like(scores))
+        if self.aggregation == "AP":
+            count = mask.sum(1)
+            mean = kept.sum(1) / count.clamp(min=1)[:, None]
+            return mean * self.factors()[count][:, None]
+        return kept.flatten(1) @ self.weight.T + self.bias
+
+
+def join_features(features: Tensor, mask: Tensor, aggregation: Aggregation) -> Tensor:
+    """features (N, M, f, h, w) of -1/+1 and mask (N, M) -> (N, channels, h, w).
+
+    CC: channels M * f, a masked member 0. AP: sum over the members there. MP: largest over the
+    members there; with nobody there, -1.
+    """
+    there = mask[:, :, None, None, None].to(features.dtype)
+    if aggregation == "CC":
+        return (features * there).flatten(1, 2)
+    if aggregation == "AP":
+        return (features * there).sum(1)
+    return (features * there + (there - 1)).amax(1)
+
+
+class Fusion(nn.Module):
+    """An edge or the cloud: members' features -> answer and features of its own."""
+
+    def __init__(
+        self,
+        members: int,
+        shape: tuple[int, int, int],
+        filters: tuple[int, ...],
+        classes: int,
+        aggregation: Aggregation,
+    ) -> None:
+        super().__init__()
+        self.aggregation: Aggregation = aggregation
+        features, height, width = shape
+        sizes = (features * members if aggregation == "CC" else features, *filters)
+        self.blocks = nn.ModuleList(
+            ConvP(inputs, outputs) for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+        )
+        for _ in filters:
+            height, width = pooled_size(height), pooled_size(width)
+        self.feature_shape = (sizes[-1], height, width)
+        self.exit = FC(sizes[-1] * height * width, classes)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """features (N, M, f, h, w), mask (N, M) -> logits (N, K), features (N, f', h', w')."""
+        x = join_features(features, mask, self.aggregation)
+        for block in self.blocks:
+            x = block(x)
+        return self.exit(x.flatten(1)[:, None])[:, 0], x
+
+
+class Network(nn.Module):
+    """The whole DDNN.
+
+    Attributes:
+        score_scale: what one step of a device's quantised score is worth; set by `calibrate`.
+    """
+
+    score_scale: Tensor
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.devices = DeviceBank(options)
+        shape = self.devices.feature_shape
+        members = [len(gateway) for gateway in options.gateways]
+        self.locals = nn.ModuleList(
+            LocalExit(m, options.classes, options.local_aggregation)
+            for m in (members if options.local_exit else [])
+        )
+        joined = options.feature_aggregation
+        self.edges = nn.ModuleList(
+            Fusion(len(edge), shape, options.edge_filters, options.classes, joined)
+            for edge in options.edges
+        )
+        if self.edges:
+            shape = self.edges[0].feature_shape
+        self.cloud: Fusion | None = None
+        if options.cloud_filters:
+            below = len(options.edges) or options.cameras
+            self.cloud = Fusion(below, shape, options.cloud_filters, options.classes, joined)
+        self.register_buffer("score_scale", torch.tensor(1 / 16))
+
+    def forward(self, images: Tensor, mask: Tensor, present: Tensor | None = None) -> Answers:
+        """Answers of every exit.
+
+        Args:
+            images: (N, D, H, W, C), pixel values 0..255 as float.
+            mask: (N, D) bool, the cameras that take part.
+            present: (N, D) bool, the cameras whose pictures count in the devices' batch norm
+                (training only); None: those of `mask`.
+        """
+        present = mask if present is None else present
+        scores, features = self.devices(images, present)
+        return self.fuse(scores, features, mask)
+
+    def fuse(self, scores: Tensor, features: Tensor, mask: Tensor) -> Answers:
+        """Everything above the devices: scores (N, D, K), features (N, D, f, h, w), mask."""
+        scores_u8 = self.quantised(scores)
+        local = [
+            exit_(scores_u8[:, gateway], mask[:, gateway])
+            for exit_, gateway in zip(self.locals, map(list, self.options.gateways), strict=False)
+        ]
+        edge, passed = [], []
+        for section, members in zip(self.edges, map(list, self.options.edges), strict=True):
+            logits, own = section(features[:, members], mask[:, members])
+            edge.append(logits)
+            passed.append(own)
+        cloud = None
+        if self.cloud is not None:
+            if passed:
+                features = torch.stack(passed, 1)
+                mask = torch.stack([mask[:, list(e)].any(1) for e in self.options.edges], 1)
+            cloud = self.cloud(features, mask)[0]
+        return Answers(scores, local, edge, cloud)
+
+    def quantised(self, scores: Tensor) -> Tensor:
+        """Scores as the receiver of their bytes sees them; the gradient passes straight through."""
+        if self.training:
+            return scores
+        steps = torch.floor(scores / self.score_scale + 0.5).clamp(-SCORE_ZERO, 127)
+        return steps * self.score_scale
+
+    @torch.no_grad()
+    def set_score_scale(self, scores: Tensor) -> None:
+        """Choose the scale so that the given scores (any shape) just fit into a byte."""
+        largest = scores.abs().max().clamp(min=1e-3)
+        self.score_scale.copy_((largest / 127).float())
+
+    @torch.no_grad()
+    def clip_latent(self) -> None:
+        """Keep the latent weights within -1..1, where the sign has a gradient."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("latent"):
+                parameter.clamp_(-1, 1)

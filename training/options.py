@@ -1,0 +1,154 @@
+"""What a network is made of, and how it is trained: two frozen sets of options."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+from ddnn.bundle import Topology
+from ddnn.errors import ConfigError
+
+Aggregation = Literal["MP", "AP", "CC"]
+AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+#: Names of `topology`; each for any number of cameras.
+TOPOLOGIES = ("devices-edge-cloud", "devices-edges-cloud", "devices-edge", "devices-cloud")
+
+
+def topology(name: str, cameras: int) -> tuple[tuple[int, ...], ...]:
+    """The edges of a named shape: `edges[k]` lists the cameras of edge k; () has no edge.
+
+    Raises:
+        ConfigError: an unknown name, or too few cameras for it.
+    """
+    if name not in TOPOLOGIES:
+        raise ConfigError(f"unknown topology {name!r}; known: {', '.join(TOPOLOGIES)}")
+    every = tuple(range(cameras))
+    if name == "devices-cloud":
+        return ()
+    if name == "devices-edges-cloud":
+        if cameras < 2:
+            raise ConfigError("topology devices-edges-cloud needs two or more cameras")
+        half = (cameras + 1) // 2
+        return (every[:half], every[half:])
+    return (every,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """One DDNN, complete.
+
+    Attributes:
+        cameras, classes: their numbers.
+        height, width, channels: of every camera's picture, pixels.
+        edges: `edges[k]` lists the cameras of edge k; (): features go to the cloud as they are.
+        device_filters: filters of each ConvP block of a device section, one or more blocks.
+        edge_filters: the same of an edge section.
+        cloud_filters: the same of the cloud section; () for no cloud.
+        local_exit: whether gateways have a local exit.
+        shared: one set of device weights for all cameras.
+        local_aggregation: how scores become one answer: MP (largest), AP (mean), CC (linear).
+        feature_aggregation: how features are joined: MP (or), AP (sum), CC (side by side).
+
+    Raises:
+        ConfigError: options that make no network.
+    """
+
+    cameras: int
+    classes: int
+    height: int
+    width: int
+    channels: int
+    edges: tuple[tuple[int, ...], ...]
+    device_filters: tuple[int, ...] = (4,)
+    edge_filters: tuple[int, ...] = (16,)
+    cloud_filters: tuple[int, ...] = (32, 64)
+    local_exit: bool = True
+    shared: bool = False
+    local_aggregation: Aggregation = "AP"
+    feature_aggregation: Aggregation = "CC"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("cameras", 1, 32), ("classes", 2, 256), ("channels", 1, 4)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} must be {low} to {high}, is {getattr(self, name)}")
+        if min(self.height, self.width) < 1 or max(self.height, self.width) > 4096:
+            raise ConfigError(f"pictures of {self.height} x {self.width} pixels are not possible")
+        filters = (*self.device_filters, *self.edge_filters, *self.cloud_filters)
+        if not self.device_filters or not all(1 <= f <= 4096 for f in filters):
+            raise ConfigError("a device needs one block or more, each of 1 to 4096 filters")
+        if self.edges and not self.edge_filters:
+            raise ConfigError("an edge needs one block or more")
+        if self.edges and sorted(c for e in self.edges for c in e) != list(range(self.cameras)):
+            raise ConfigError("the edges must hold every camera exactly once")
+        if not all(self.edges):
+            raise ConfigError("an edge without cameras makes no sense")
+        if not (self.local_exit or self.edges or self.cloud_filters):
+            raise ConfigError("a network needs one exit or more")
+        if len(self.edges) > 1 and not self.cloud_filters:
+            raise ConfigError("several edges need a cloud that joins them")
+        for name in ("local_aggregation", "feature_aggregation"):
+            if getattr(self, name) not in AGGREGATIONS:
+                raise ConfigError(f"{name} must be one of {', '.join(AGGREGATIONS)}")
+
+    @property
+    def gateways(self) -> tuple[tuple[int, ...], ...]:
+        """The cameras of each local exit: those of each edge, else all."""
+        return self.edges or (tuple(range(self.cameras)),)
+
+    def as_topology(self) -> Topology:
+        """The same as the manifest says it."""
+        return Topology(cameras=self.cameras, edges=self.edges)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the fitting part.
+        batch: samples in a step.
+        learning_rate: of Adam at the start; falls to 0 along a cosine.
+        camera_dropout: chance of each camera to be left out of a sample's aggregation.
+        device_loss: weight of each camera's own answer on the views that see the object.
+        distillation: weight of the local exit learning the last exit's answer.
+        average: decay of the weight average that is exported, per step; 0 for none.
+        shift_px, brightness, contrast, noise: strength of augmentation; 8-bit grey levels,
+            contrast as a share.
+        flip: mirror all views of a sample together, at random.
+        validation_share: part of the training split that chooses model and thresholds.
+        seed: of everything random.
+    """
+
+    epochs: int = 100
+    batch: int = 32
+    learning_rate: float = 1e-3
+    camera_dropout: float = 0.3
+    device_loss: float = 0.3
+    distillation: float = 0.0
+    average: float = 0.0
+    shift_px: int = 2
+    brightness: float = 25.0
+    contrast: float = 0.2
+    noise: float = 4.0
+    flip: bool = False
+    validation_share: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 2:
+            raise ConfigError("training needs 1 epoch or more, of batches of 2 samples or more")
+        if not 0 <= self.camera_dropout < 1 or not 0 <= self.average < 1:
+            raise ConfigError("camera dropout and weight average must be at least 0 and below 1")
+
+
+def describe(*options: NetworkOptions | TrainOptions) -> dict[str, str | int | float | bool | None]:
+    """Options as flat values for the manifest; lists become text such as `0,1,2;3,4,5`."""
+    flat: dict[str, str | int | float | bool | None] = {}
+    for part in options:
+        for name, value in asdict(part).items():
+            if name == "edges":
+                value = ";".join(",".join(map(str, edge)) for edge in value)
+            elif isinstance(value, tuple):
+                value = ",".join(map(str, value))
+            flat[name] = value
+    return flat
