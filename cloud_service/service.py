@@ -47,7 +47,7 @@ class CloudService:
         self._settings = settings
         self._stop = stop
         self._boot = boot_id()
-        self._worker = Worker(self._boot)
+        self._worker = Worker()
         self._feeds: dict[str, ModelFeed] = {}
         self._client = Client(
             settings.broker,

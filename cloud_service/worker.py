@@ -17,9 +17,8 @@ from ddnn.wire import Flag, Kind
 class Worker:
     """Cloud sections of every site it has heard of, by site and bundle tag."""
 
-    def __init__(self, boot: int) -> None:
+    def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._boot = boot
         self._lock = threading.Lock()
         self._sections: dict[str, tuple[int, Section]] = {}
 

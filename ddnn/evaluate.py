@@ -61,13 +61,16 @@ class Evaluation(NamedTuple):
 class Evaluator:
     """A bundle's sections, loaded once for any number of evaluations.
 
+    Attributes:
+        sections: role -> section.
+
     Raises:
         BundleError: a section cannot be loaded.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self._manifest = bundle.manifest
-        self._sections = load_sections(bundle)
+        self.sections = load_sections(bundle)
 
     def devices(
         self, images: npt.NDArray[np.uint8], present: npt.NDArray[np.bool_]
@@ -76,7 +79,7 @@ class Evaluator:
         scores, features = [], []
         for camera in range(images.shape[1]):
             got = _in_batches(
-                self._sections[f"device/{camera}"],
+                self.sections[f"device/{camera}"],
                 image=np.ascontiguousarray(images[:, camera]),
             )
             there = present[:, camera, None]
@@ -93,16 +96,16 @@ class Evaluator:
         """Every exit's outcome on scores (N, D, K) and features (N, D, B) of one site."""
         mask = present.astype(np.uint8)
         outcomes: dict[ExitName, ExitOutcome] = {}
-        if local := self._sections.get("local/0"):
+        if local := self.sections.get("local/0"):
             logits = _in_batches(local, scores=scores, mask=mask)["logits"]
             outcomes["local"] = self._outcome("local", logits)
         upward, upward_mask = features, mask
-        if edge := self._sections.get("edge/0"):
+        if edge := self.sections.get("edge/0"):
             got = _in_batches(edge, features=features, mask=mask)
             outcomes["edge"] = self._outcome("edge", got["logits"])
             upward = got["edge_features"][:, None]
             upward_mask = np.ones((len(mask), 1), np.uint8)
-        if cloud := self._sections.get("cloud"):
+        if cloud := self.sections.get("cloud"):
             logits = _in_batches(cloud, features=upward, mask=upward_mask)["logits"]
             outcomes["cloud"] = self._outcome("cloud", logits)
         return outcomes

@@ -48,18 +48,23 @@ class Block:
     threshold: npt.NDArray[np.int64]
     flip: npt.NDArray[np.bool_]
 
+    def check_exact(self, largest_input: int) -> None:
+        """Raise ValueError where inputs within -largest..largest might not give exact sums."""
+        weighted = 2 * largest_input * int(np.prod(self.signs.shape[1:]))
+        _check_exact(weighted + 1 + 2 * int(np.abs(self.threshold).max()))
+
 
 @dataclass(frozen=True)
 class Head:
     """A binary fully connected exit: logit = (signs . x) * multiplier + offset.
 
     Attributes:
-        signs: (F, K) int8, +1 or -1.
+        signs: (F, K) int8, +1 or -1 (whole numbers for `local_section`).
         multiplier, offset: (K,) int64.
         shift: the result is divided by 2**shift and rounded down.
     """
 
-    signs: npt.NDArray[np.int8]
+    signs: npt.NDArray[np.integer]
     multiplier: npt.NDArray[np.int64]
     offset: npt.NDArray[np.int64]
     shift: int = 0
@@ -67,8 +72,12 @@ class Head:
     def check_exact(self) -> None:
         """Raise ValueError where an intermediate might not be exact in float32."""
         bound = len(self.signs) * int(np.abs(self.multiplier).max()) * 2
-        if bound + int(np.abs(self.offset).max()) >= EXACT:
-            raise ValueError("exit parameters are too large to be exact in float32")
+        _check_exact(bound + int(np.abs(self.offset).max()))
+
+
+def _check_exact(largest: int) -> None:
+    if largest >= EXACT:
+        raise ValueError(f"parameters reach {largest}: not exact in float32 (limit {EXACT})")
 
 
 @dataclass
@@ -170,7 +179,8 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
     height, width, channels = image
     g = _Graph()
     x = g.op("Cast", g.op("Transpose", "image", perm=[0, 3, 1, 2]), to=_FLOAT)
-    for block in blocks:
+    for number, block in enumerate(blocks):
+        block.check_exact(1 if number else 255)
         bias = g.constant(1 - 2 * block.threshold, np.float32)
         x = g.op("Conv", x, g.weights(block.signs), bias, pads=[1, 1, 1, 1])
         x = g.op("Clip", x, g.constant(-1, np.float32), g.constant(1, np.float32))
@@ -191,32 +201,56 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
     )
 
 
-def local_section(members: int, classes: int, kind: Aggregation, head: Head | None) -> bytes:
+def local_section(
+    members: int,
+    classes: int,
+    kind: Aggregation,
+    head: Head | None = None,
+    table: npt.ArrayLike | None = None,
+) -> bytes:
     """The local aggregator: scores u8 (N, M, K), mask u8 (N, M) -> logits i32 (N, K).
 
-    MP: largest score of the members there. AP: their mean, times 4096 in whole numbers. CC: a
-    linear layer of any whole weights over all scores (the head's `signs` are then its weights).
+    A score of 128 stands for 0. Whatever a masked row holds has no influence.
+
+    Args:
+        head: CC only: a linear layer of any whole weights; `signs` (M * K, K) are the weights.
+        table: whole factors. AP: (M + 1,), what the sum over the members there is multiplied
+            with, by their number; None: 4096 / number, so that the result is 4096 times their
+            mean. MP: (1,), what the largest score is multiplied with; None: 1.
+
+    Raises:
+        ValueError: numbers so large that a step would not be exact in float32.
     """
     g = _Graph()
-    mask = g.op("Cast", "mask", to=_FLOAT)
-    rows = g.op("Unsqueeze", mask, g.constant([2], np.int64))
+    # By way of bool: a mask byte other than 0 and 1 must not weigh a member.
+    there = g.op("Cast", "mask", to=TensorProto.BOOL)
+    rows = g.op("Unsqueeze", g.op("Cast", there, to=_FLOAT), g.constant([2], np.int64))
     scores = g.op("Cast", "scores", to=_FLOAT)
     centred = g.op("Mul", g.op("Sub", scores, g.constant(128, np.float32)), rows)
     if kind == "AP":
+        counts = np.arange(members + 1)
+        shares = np.round(4096 / np.maximum(counts, 1)) if table is None else np.asarray(table)
+        if shares.shape != counts.shape:
+            raise ValueError(f"AP over {members} members needs {members + 1} factors")
+        _check_exact(int((np.abs(shares) * counts).max()) * 128)
         axis = g.constant([1], np.int64)
-        there = g.op("Cast", "mask", to=TensorProto.INT32)
-        count = g.op("ReduceSum", there, axis, keepdims=1)
-        table = np.round(4096 / np.maximum(np.arange(members + 1), 1))
-        share = g.op("Gather", g.constant(table, np.float32), count)
+        count = g.op("ReduceSum", g.op("Cast", there, to=TensorProto.INT32), axis, keepdims=1)
+        share = g.op("Gather", g.constant(shares, np.float32), count)
         y = g.op("Mul", g.op("ReduceSum", centred, axis, keepdims=0), share)
     elif kind == "MP":
         axis = g.constant([1], np.int64)
         gone = g.op("Sub", rows, g.constant(1, np.float32))
-        low = g.op("Mul", gone, g.constant(255, np.float32))
+        low = g.op("Mul", gone, g.constant(128, np.float32))
         y = g.op("ReduceMax", g.op("Add", centred, low), axis, keepdims=0)
+        factor = 1 if table is None else int(np.asarray(table).reshape(()))
+        if factor != 1:
+            _check_exact(128 * factor)
+            y = g.op("Mul", y, g.constant(factor, np.float32))
     else:
-        if head is None or np.abs(head.signs.astype(np.int64)).sum(0).max() * 128 >= EXACT:
-            raise ValueError("CC needs whole weights small enough to be exact in float32")
+        if head is None or head.signs.shape != (members * classes, classes):
+            raise ValueError("CC needs weights (members * classes, classes)")
+        largest = np.abs(head.signs.astype(np.int64)).sum(0) * 128 + np.abs(head.offset)
+        _check_exact(int(largest.max()))
         flat = g.op("Flatten", centred)
         y = g.op("MatMul", flat, g.constant(head.signs, np.float32))
         y = g.op("Add", y, g.constant(head.offset, np.float32))
@@ -270,7 +304,8 @@ def upper_section(
         x = g.op("Cast", g.op("Add", total, g.constant(128, np.float32)), to=_U8)
     x = g.op("Reshape", x, g.constant([0, channels, height, width], np.int64))
     one, centre = g.constant(1, np.float32), g.constant(128, np.uint8)
-    for block in blocks:
+    for number, block in enumerate(blocks):
+        block.check_exact(members if kind == "AP" and not number else 1)
         weights = g.op("Cast", g.weights(block.signs), to=_I8)
         x = g.op(
             "QLinearConv", x, one, centre, weights, one, g.constant(0, np.int8), one, centre,

@@ -86,7 +86,7 @@ def train(
     random = torch.Generator().manual_seed(options.seed)
     network = Network(network_options)
     optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
-    steps = options.epochs * len(list(_batches(len(fit), options.batch, None)))
+    steps = options.epochs * len(list(_batches(len(fit), options.batch, random)))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     best, best_score = network, -1.0
     for epoch in range(1, options.epochs + 1):
@@ -115,8 +115,8 @@ def _batches(count: int, size: int, random: torch.Generator | None) -> Iterator[
     order = torch.arange(count) if random is None else torch.randperm(count, generator=random)
     for begin in range(0, count, size):
         part = order[begin : begin + size]
-        # One sample alone has no batch statistics.
-        if len(part) > 1 or count == 1:
+        # In training, one sample alone has no batch statistics.
+        if len(part) > 1 or random is None:
             yield part
 
 

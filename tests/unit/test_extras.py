@@ -1,0 +1,100 @@
+"""Each extra alone is enough for its command: everything else is made unimportable."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+
+import pytest
+
+BLOCKER = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+from ddnn.cli import main
+main(ARGS, prog_name="ddnn")
+"""
+
+
+def requirements(name, extra=""):
+    """Names of the distributions that `name[extra]` asks for, and what those ask for."""
+    found = set()
+    try:
+        lines = distribution(name).requires or []
+    except PackageNotFoundError:
+        return found
+    for line in lines:
+        wanted = re.search(r"extra == ['\"]([^'\"]+)", line)
+        if wanted and wanted.group(1) != extra:
+            continue
+        other = re.match(r"[A-Za-z0-9._-]+", line).group().lower().replace("_", "-")
+        inner = re.match(r"[A-Za-z0-9._-]+\[([^\]]+)\]", line)
+        if other == name:
+            for each in inner.group(1).split(","):
+                found |= requirements(name, each.strip())
+        elif other not in found:
+            found |= {other} | requirements(other)
+    return found
+
+
+def run_with_only(extra, *args):
+    allowed = requirements("ddnn", extra) | {"ddnn"}
+    blocked = {
+        module
+        for module, owners in packages_distributions().items()
+        if not any(owner.lower().replace("_", "-") in allowed for owner in owners)
+    }
+    script = f"BLOCKED = {blocked!r}\nARGS = {list(args)!r}\n" + BLOCKER
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        ("device", "device"),
+        ("edge", "gateway"),
+        ("cloud", "cloud"),
+        ("edge", "publish"),
+        ("demo", "demo"),
+        ("demo", "broker"),
+        ("training", "dataset"),
+        ("training", "train"),
+    ],
+)
+def test_extra_alone_is_enough_for_its_commands_help(extra, command):
+    result = run_with_only(extra, command, "--help")
+    assert result.returncode == 0, result.stderr
+    assert f"ddnn {command}" in result.stdout
+    assert "not installed" not in result.stdout
+
+
+@pytest.mark.parametrize(("command", "extra"), [("train", "training"), ("demo", "demo")])
+def test_command_whose_extra_is_missing_says_what_to_install(command, extra):
+    result = run_with_only("device", command)
+    assert result.returncode == 1
+    assert f"ddnn[{extra}]" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("extra", ["device", "edge", "cloud", "demo"])
+def test_torch_never_comes_with_a_runtime_extra(extra):
+    assert "torch" not in requirements("ddnn", extra)
+    assert "torch" in requirements("ddnn", "training")
+
+
+def test_users_mistake_is_one_line_without_a_traceback():
+    result = subprocess.run(
+        [sys.executable, "-m", "ddnn", "device", "--camera", "0", "--source", "moon:x"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: unknown source 'moon:x'")
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,326 @@
+"""A trained network -> a bundle, every section checked against torch before it is believed."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ddnn.bundle import (
+    Accuracy,
+    Bundle,
+    ExitInfo,
+    Image,
+    Manifest,
+    SectionInfo,
+    assemble,
+    encode_manifest,
+)
+from ddnn.errors import BundleError
+from ddnn.evaluate import ExitOutcome, evaluate
+from ddnn.section import Section
+from ddnn.tier import ExitName
+from training.datasets.base import MultiCameraSet
+from training.describe import describe_section
+from training.fold import fold_block, fold_exits, fold_local, fold_scores
+from training.network import SCORE_ZERO, Network
+from training.sections import Head, device_section, local_section, upper_section
+
+CHECKED_SAMPLES = 48
+U8 = npt.NDArray[np.uint8]
+
+
+class Sections(NamedTuple):
+    """Section files by role, and what one step of each tier's logits is worth."""
+
+    files: dict[str, bytes]
+    scales: dict[ExitName, float]
+
+
+class Label(NamedTuple):
+    """What the manifest says beside the network itself.
+
+    Attributes:
+        name, version: of the bundle.
+        training: flat facts about the training, such as its seed.
+    """
+
+    name: str
+    version: int
+    training: Mapping[str, str | int | float | bool | None]
+
+
+@torch.no_grad()
+def build_sections(network: Network) -> Sections:
+    """Every section file of `network` (in eval mode, with its score scale set)."""
+    options = network.options
+    files: dict[str, bytes] = {}
+    scales: dict[ExitName, float] = {}
+    image = (options.height, options.width, options.channels)
+    score_scale = float(network.score_scale)
+    for camera in range(options.cameras):
+        group = 0 if options.shared else camera
+        blocks = [
+            fold_block(block, slice(group * f, (group + 1) * f), 1 if number else 255)
+            for number, (block, f) in enumerate(
+                zip(network.devices.blocks, options.device_filters, strict=True)
+            )
+        ]
+        head = fold_scores(network.devices.exit, group, score_scale)
+        files[f"device/{camera}"] = device_section(image, blocks, head)
+    if network.locals:
+        kind = options.local_aggregation
+        factors, offsets, scales["local"] = fold_local(list(network.locals), score_scale)
+        for k, (table, offset, members) in enumerate(
+            zip(factors, offsets, options.gateways, strict=True)
+        ):
+            linear = None if offset is None else Head(table, np.ones(1, np.int64), offset)
+            files[f"local/{k}"] = local_section(
+                len(members), options.classes, kind, linear, None if linear else table
+            )
+    joined = options.feature_aggregation
+    shape = network.devices.feature_shape
+    for tier, upper in (("edge", list(network.edges)), ("cloud", [network.cloud])):
+        if not upper or upper[0] is None:
+            continue
+        heads, scales[tier] = fold_exits([section.exit for section in upper])
+        for k, (section, head) in enumerate(zip(upper, heads, strict=True)):
+            if tier == "edge":
+                members = len(options.edges[k])
+            else:
+                members = len(options.edges) or options.cameras
+            # Where AP adds up features, the first block's inputs reach as far as members.
+            largest = members if joined == "AP" else 1
+            blocks = [
+                fold_block(block, slice(None), 1 if number else largest)
+                for number, block in enumerate(section.blocks)
+            ]
+            files[f"edge/{k}" if tier == "edge" else "cloud"] = upper_section(
+                members, shape, joined, blocks, head, edge_features=tier == "edge"
+            )
+        shape = upper[0].feature_shape
+    return Sections(files, scales)
+
+
+def export(
+    network: Network, data: MultiCameraSet, validation: npt.NDArray[np.int64], label: Label
+) -> Bundle:
+    """Export, check, calibrate on the validation samples, measure on the test split.
+
+    Raises:
+        BundleError: a section does not do what the network does.
+    """
+    network = network.eval()
+    built = build_sections(network)
+    infos = tuple(describe_section(role, data_) for role, data_ in sorted(built.files.items()))
+    check_against_torch(network, built, infos, data, validation)
+    names: list[ExitName] = list(built.scales)
+    options = network.options
+    manifest = Manifest(
+        name=label.name,
+        version=label.version,
+        created=_now(),
+        classes=data.classes,
+        image=Image(height=options.height, width=options.width, channels=options.channels),
+        topology=options.as_topology(),
+        exits={
+            name: ExitInfo(
+                logit_scale=built.scales[name], threshold=None if name == names[-1] else 0.5
+            )
+            for name in names
+        },
+        sections=infos,
+        training=dict(label.training),
+    )
+    draft = assemble(encode_manifest(manifest), built.files)
+    outcomes = evaluate(draft, data.images[validation], data.present[validation]).exits
+    thresholds = calibrate(outcomes, data.labels[validation], data.present[validation])
+    manifest = msgspec.structs.replace(
+        manifest,
+        exits={
+            name: msgspec.structs.replace(info, threshold=thresholds.get(name))
+            for name, info in manifest.exits.items()
+        },
+    )
+    tested = measure(assemble(encode_manifest(manifest), built.files), data)
+    manifest = msgspec.structs.replace(manifest, accuracy=tested)
+    return assemble(encode_manifest(manifest), built.files)
+
+
+def measure(bundle: Bundle, data: MultiCameraSet) -> Accuracy | None:
+    """Accuracy of the exported sections on the test split; None where there is none."""
+    if not len(data.test):
+        return None
+    labels = data.labels[data.test]
+    result = evaluate(bundle, data.images[data.test], data.present[data.test])
+    return Accuracy(
+        samples=len(labels),
+        overall=float(np.mean(result.label == labels)),
+        exits={name: float(np.mean(e.label == labels)) for name, e in result.exits.items()},
+        exit_shares={name: float(np.mean(result.exit == name)) for name in result.exits},
+    )
+
+
+def calibrate(
+    outcomes: dict[ExitName, ExitOutcome],
+    labels: npt.NDArray[np.int64],
+    present: npt.NDArray[np.bool_],
+) -> dict[ExitName, float]:
+    """Thresholds of the exits before the last: highest accuracy, then most early exits.
+
+    Args:
+        outcomes: of every exit on the N validation samples.
+        labels: (N,).
+        present: (N, D); samples that no camera delivered decide nothing.
+    """
+    names: list[ExitName] = [n for n in ("local", "edge", "cloud") if n in outcomes]
+    counted = present.any(axis=1)
+    right = {n: (outcomes[n].label == labels)[counted] for n in names}
+    entropy = {n: outcomes[n].entropy[counted] for n in names}
+
+    def search(level: int, left: npt.NDArray[np.bool_]) -> tuple[int, tuple[int, ...], list[float]]:
+        """Best (right answers, samples leaving at each exit, thresholds) from this exit on."""
+        name = names[level]
+        if level == len(names) - 1:
+            return int(right[name][left].sum()), (), []
+        best: tuple[int, tuple[int, ...], list[float]] = (-1, (), [])
+        for threshold in candidates(entropy[name][left]):
+            leaves = left & (entropy[name] < threshold)
+            above = search(level + 1, left & ~leaves)
+            found = (
+                above[0] + int(right[name][leaves].sum()),
+                (int(leaves.sum()), *above[1]),
+                [threshold, *above[2]],
+            )
+            if found[:2] > best[:2]:
+                best = found
+        return best
+
+    thresholds = search(0, np.ones(int(counted.sum()), bool))[2]
+    return dict(zip(names[:-1], thresholds, strict=True))
+
+
+def candidates(entropy: npt.NDArray[np.float64], limit: int = 200) -> list[float]:
+    """Thresholds 0..1 that part the given entropies, midway between neighbours."""
+    values = np.unique(np.concatenate([[0.0], entropy, [1.0]]))
+    between = (values[1:] + values[:-1]) / 2
+    if len(between) > limit:
+        between = between[np.linspace(0, len(between) - 1, limit).astype(int)]
+    return [0.0, *(float(round(v, 6)) for v in between), 1.0]
+
+
+@torch.no_grad()
+def check_against_torch(
+    network: Network,
+    built: Sections,
+    infos: tuple[SectionInfo, ...],
+    data: MultiCameraSet,
+    index: npt.NDArray[np.int64],
+) -> None:
+    """Run torch (float64) and the sections on real and random pictures with random masks.
+
+    Features must agree in every bit. Scores and logits, which the sections hold in whole steps,
+    must agree to within their rounding.
+
+    Raises:
+        BundleError: they do not.
+    """
+    options = network.options
+    rng = np.random.default_rng(0)
+    real = data.images[index[:CHECKED_SAMPLES]]
+    noise = rng.integers(0, 256, (16, *real.shape[1:]), np.uint8)
+    flat = np.broadcast_to(
+        rng.integers(0, 256, (8, real.shape[1], 1, 1, 1), np.uint8), (8, *real.shape[1:])
+    )
+    images = np.concatenate([real, noise, flat])
+    mask = rng.random(images.shape[:2]) < 0.7
+    sections = {i.role: Section(i, built.files[i.role]) for i in infos}
+    exact = _double(network)
+    pictures, there = torch.from_numpy(images).double(), torch.from_numpy(mask)
+    scores, features = exact.devices(pictures, there)
+    sums = {}
+    for camera in range(options.cameras):
+        got = sections[f"device/{camera}"].run_batch(
+            {"image": np.ascontiguousarray(images[:, camera])}
+        )
+        _same_bits(f"device/{camera}", got["features"], features[:, camera])
+        steps = torch.floor(scores[:, camera] / exact.score_scale + 0.5)
+        wanted = steps.clamp(-SCORE_ZERO, 127).numpy() + SCORE_ZERO
+        _close(f"device/{camera}", got["scores"], wanted, 1.0)
+        sums[camera] = got
+    scores_u8 = np.stack([sums[c]["scores"] for c in range(options.cameras)], 1)
+    quantised = (torch.from_numpy(scores_u8).double() - SCORE_ZERO) * exact.score_scale
+    packed = np.stack([sums[c]["features"] for c in range(options.cameras)], 1)
+    masked = {"mask": mask.astype(np.uint8)}
+    for k, members in enumerate(map(list, options.gateways)):
+        if f"local/{k}" not in sections:
+            continue
+        got = sections[f"local/{k}"].run_batch(
+            {
+                "scores": np.ascontiguousarray(scores_u8[:, members]),
+                "mask": np.ascontiguousarray(masked["mask"][:, members]),
+            }
+        )["logits"]
+        wanted = exact.locals[k](quantised[:, members], there[:, members])
+        some = mask[:, members].any(1)
+        # MP of several gateways rounds its factor to 1/1024 of it; all else is finer.
+        _close(f"local/{k}", (got * built.scales["local"])[some], wanted.numpy()[some], 0.02)
+    upward, up_there, up_packed, up_mask = features, there, packed, masked["mask"]
+    if exact.edges:
+        passed, passed_bytes = [], []
+        for k, members in enumerate(map(list, options.edges)):
+            run = {
+                "features": np.ascontiguousarray(packed[:, members]),
+                "mask": np.ascontiguousarray(masked["mask"][:, members]),
+            }
+            got = sections[f"edge/{k}"].run_batch(run)
+            logits, own = exact.edges[k](features[:, members], there[:, members])
+            _same_bits(f"edge/{k}", got["edge_features"], own)
+            _close(f"edge/{k}", got["logits"] * built.scales["edge"], logits.numpy(), 0.05)
+            passed.append(own)
+            passed_bytes.append(got["edge_features"])
+        upward, up_packed = torch.stack(passed, 1), np.stack(passed_bytes, 1)
+        up_there = torch.stack([there[:, list(e)].any(1) for e in options.edges], 1)
+        up_mask = up_there.numpy().astype(np.uint8)
+    if exact.cloud is not None:
+        got = sections["cloud"].run_batch({"features": up_packed, "mask": up_mask})
+        logits, _ = exact.cloud(upward, up_there)
+        _close("cloud", got["logits"] * built.scales["cloud"], logits.numpy(), 0.05)
+
+
+def _double(network: Network) -> Network:
+    exact = Network(network.options)
+    exact.load_state_dict(network.state_dict())
+    return exact.double().eval()
+
+
+def _same_bits(role: str, packed: npt.NDArray[np.generic], wanted: torch.Tensor) -> None:
+    bits = wanted.flatten(1).numpy() > 0
+    if not np.array_equal(packed, np.packbits(bits, axis=1, bitorder="little")):
+        apart = np.mean(np.asarray(packed) != np.packbits(bits, axis=1, bitorder="little"))
+        raise BundleError(f"section {role}: {apart:.2%} of the feature bytes differ from torch")
+
+
+def _close(role: str, got: npt.ArrayLike, wanted: npt.ArrayLike, within: float) -> None:
+    apart = np.abs(np.asarray(got, np.float64) - np.asarray(wanted, np.float64))
+    if apart.size and apart.max() > within:
+        raise BundleError(f"section {role}: {apart.max():.4g} from torch, {within:g} allowed")
+
+
+def _now() -> str:
+    """Time of making, RFC 3339; $SOURCE_DATE_EPOCH (seconds since 1970) if it is set."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        now = datetime.datetime.now(datetime.UTC)
+    else:
+        try:
+            now = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
+        except (ValueError, OverflowError, OSError) as error:
+            raise BundleError(f"SOURCE_DATE_EPOCH is no time: {epoch!r}") from error
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
