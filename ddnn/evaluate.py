@@ -3,7 +3,8 @@
 The same sections and the same exit rule as at run time, in batches and without a network: the
 local exit judges the scores of the cameras that are there; if it is not sure the edge judges
 their features; if that is not sure either the cloud does. An exit that the bundle does not have
-is skipped; the last one always answers.
+is skipped; the last one always answers. Where several edges have an exit of their own, the one
+that is surest (lowest entropy; the first on a tie) speaks for all.
 """
 
 from __future__ import annotations
@@ -95,19 +96,31 @@ class Evaluator:
     ) -> dict[ExitName, ExitOutcome]:
         """Every exit's outcome on scores (N, D, K) and features (N, D, B) of one site."""
         mask = present.astype(np.uint8)
+        edges = self._manifest.topology.edges
+        gateways = [list(edge) for edge in edges] or [list(range(mask.shape[1]))]
         outcomes: dict[ExitName, ExitOutcome] = {}
-        if local := self.sections.get("local/0"):
-            logits = _in_batches(local, scores=scores, mask=mask)["logits"]
-            outcomes["local"] = self._outcome("local", logits)
+        local = [
+            _in_batches(section, scores=scores[:, below], mask=mask[:, below])["logits"]
+            for k, below in enumerate(gateways)
+            if (section := self.sections.get(f"local/{k}"))
+        ]
+        if local:
+            outcomes["local"] = self._surest("local", local, gateways, present)
         upward, upward_mask = features, mask
-        if edge := self.sections.get("edge/0"):
-            got = _in_batches(edge, features=features, mask=mask)
-            outcomes["edge"] = self._outcome("edge", got["logits"])
-            upward = got["edge_features"][:, None]
-            upward_mask = np.ones((len(mask), 1), np.uint8)
+        edge = [
+            _in_batches(section, features=features[:, below], mask=mask[:, below])
+            for k, below in enumerate(gateways)
+            if (section := self.sections.get(f"edge/{k}"))
+        ]
+        if edge:
+            logits = [got["logits"] for got in edge]
+            outcomes["edge"] = self._surest("edge", logits, gateways, present)
+            upward = np.stack([got["edge_features"] for got in edge], axis=1)
+            there = [present[:, below].any(axis=1) for below in gateways]
+            upward_mask = np.stack(there, axis=1).astype(np.uint8)
         if cloud := self.sections.get("cloud"):
-            logits = _in_batches(cloud, features=upward, mask=upward_mask)["logits"]
-            outcomes["cloud"] = self._outcome("cloud", logits)
+            got = _in_batches(cloud, features=upward, mask=upward_mask)
+            outcomes["cloud"] = self._outcome("cloud", got["logits"])
         return outcomes
 
     def evaluate(
@@ -133,6 +146,23 @@ class Evaluator:
             for name, info in self._manifest.exits.items()
             if info.threshold is not None
         }
+
+    def _surest(
+        self,
+        name: ExitName,
+        logits: list[npt.NDArray[np.int32]],
+        gateways: list[list[int]],
+        present: npt.NDArray[np.bool_],
+    ) -> ExitOutcome:
+        """One outcome of several gateways' logits: the surest of those with a camera there."""
+        outcomes = [self._outcome(name, each) for each in logits]
+        if len(outcomes) == 1:
+            return outcomes[0]
+        nobody = np.stack([~present[:, below].any(axis=1) for below in gateways])
+        entropy = np.stack([outcome.entropy for outcome in outcomes])
+        best = np.where(nobody, 2.0, entropy).argmin(axis=0)
+        rows = np.arange(len(best))
+        return ExitOutcome(*(np.stack(part)[best, rows] for part in zip(*outcomes, strict=True)))
 
     def _outcome(self, name: ExitName, logits: npt.NDArray[np.int32]) -> ExitOutcome:
         p = probabilities(logits, self._manifest.exits[name].logit_scale)

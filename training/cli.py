@@ -1,0 +1,264 @@
+"""`ddnn train`: from a data set to a bundle folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ddnn.bundle import Bundle
+from ddnn.errors import BundleError, DdnnError
+from ddnn.store import MANIFEST, write_folder
+from training.options import (
+    AGGREGATIONS,
+    TOPOLOGIES,
+    NetworkOptions,
+    TrainOptions,
+    describe,
+    topology,
+)
+
+_DEFAULTS = TrainOptions()
+
+
+class _Filters(click.ParamType):
+    """Comma-separated filter counts such as `4` or `16,32`; empty for none."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in value.split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 16,32", param, ctx)
+
+
+def _network_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        [
+            click.option(
+                "--topology",
+                type=click.Choice(TOPOLOGIES),
+                default=TOPOLOGIES[0],
+                show_default=True,
+                help="Shape of the network.",
+            ),
+            click.option(
+                "--filters",
+                type=_Filters(),
+                default="4",
+                show_default=True,
+                help="Filters of each block of a device section.",
+            ),
+            click.option(
+                "--edge-filters",
+                type=_Filters(),
+                default=",".join(map(str, NetworkOptions.edge_filters)),
+                show_default=True,
+                help="Filters of each block of an edge section.",
+            ),
+            click.option(
+                "--cloud-filters",
+                type=_Filters(),
+                default=",".join(map(str, NetworkOptions.cloud_filters)),
+                show_default=True,
+                help="Filters of each block of the cloud section.",
+            ),
+            click.option("--shared", is_flag=True, help="One set of device weights for all."),
+            click.option(
+                "--local-aggregation",
+                type=click.Choice(AGGREGATIONS),
+                default=NetworkOptions.local_aggregation,
+                show_default=True,
+                help="How scores become one answer: largest, mean, linear.",
+            ),
+            click.option(
+                "--feature-aggregation",
+                type=click.Choice(AGGREGATIONS),
+                default=NetworkOptions.feature_aggregation,
+                show_default=True,
+                help="How features are joined: largest, sum, side by side.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--data", required=True, help="generated, or a path to a data set.")
+@click.option("--split", help="Which of the data set's splits, where it has several.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the bundle; an older bundle there is replaced.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option(
+    "--epochs", type=click.IntRange(1), default=_DEFAULTS.epochs, show_default=True
+)
+@click.option("--batch", type=click.IntRange(2), default=_DEFAULTS.batch, show_default=True)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=_DEFAULTS.learning_rate,
+    show_default=True,
+)
+@click.option(
+    "--camera-dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=_DEFAULTS.camera_dropout,
+    show_default=True,
+    help="Chance of each camera to be left out of a training sample.",
+)
+@click.option(
+    "--flip/--no-flip",
+    default=_DEFAULTS.flip,
+    show_default=True,
+    help="Mirror training samples at random; wrong for digits, right for cars.",
+)
+@_network_options
+@click.option("--name", help="Name of the bundle; by default the data set's.")
+@click.option("--version", type=click.IntRange(1, 2**53), default=1, show_default=True)
+@click.option(
+    "--run-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where a folder for this run's options, metrics and curves is made.",
+)
+def train(
+    *,
+    data: str,
+    split: str | None,
+    out: Path,
+    topology: str,
+    filters: tuple[int, ...],
+    name: str | None,
+    version: int,
+    run_dir: Path,
+    **options: Any,
+) -> None:
+    """Train a network on a data set and write it as a bundle, ready for `ddnn publish`.
+
+    The test split is touched once, at the end, with the exported sections.
+    """
+    _refuse_to_overwrite(out)
+    training = TrainOptions(
+        **{key: options.pop(key) for key in list(options) if hasattr(_DEFAULTS, key)}
+    )
+    shape = {"device_filters": filters, **options}
+    console = Console(stderr=True)
+    try:
+        bundle, run = _run(
+            console, data, split, topology, shape, training, name, version, run_dir
+        )
+    except KeyboardInterrupt:
+        console.print(f"interrupted: no bundle was written to {out}")
+        sys.exit(130)
+    write_folder(out, bundle)
+    console.print(f"bundle {bundle.bundle_id[:12]} in {out}; metrics and curves in {run}")
+
+
+def _run(
+    console: Console,
+    data: str,
+    split: str | None,
+    shape_name: str,
+    shape: dict[str, Any],
+    training: TrainOptions,
+    name: str | None,
+    version: int,
+    run_dir: Path,
+) -> tuple[Bundle, Path]:
+    import torch  # seconds to import; `--help` and mistaken options need none of it
+
+    from training.datasets.load import load
+    from training.export import Label, export
+    from training.run_folder import RunFolder
+    from training.train import EpochResult
+    from training.train import train as train_network
+
+    samples = load(data, split=split, seed=training.seed)
+    if len(samples.train) < 4:
+        raise DdnnError(f"data set {samples.name} has no training part worth the name")
+    height, width, channels = samples.image_shape
+    network_options = NetworkOptions(
+        cameras=samples.cameras,
+        classes=len(samples.classes),
+        height=height,
+        width=width,
+        channels=channels,
+        edges=topology(shape_name, samples.cameras),
+        **_without_cloud(shape_name, shape),
+    )
+    # Sums in another order are other sums: one thread, so that a seed gives one result.
+    torch.set_num_threads(1)
+    title = name or (f"{samples.name}-{split}" if split else samples.name)
+    run = RunFolder(run_dir, title)
+    facts = {"data": samples.name, "split": split, **describe(network_options, training)}
+    run.write("options.json", facts)
+    console.print(
+        f"{samples.name}: {len(samples.train)} training and {len(samples.test)} test samples of "
+        f"{samples.cameras} cameras, classes {', '.join(samples.classes)}"
+    )
+    with Progress(
+        TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task("", total=training.epochs)
+
+        def report(result: EpochResult) -> None:
+            run.on_epoch(result)
+            exits = "  ".join(f"{name} {value:.1%}" for name, value in result.exits.items())
+            text = f"loss {result.loss:.3f}  validation: {exits}"
+            progress.update(task, advance=1, description=text)
+
+        try:
+            network, validation = train_network(samples, network_options, training, report)
+        finally:
+            run.draw_curves()
+    bundle = export(network, samples, validation, Label(title, version, facts))
+    _print_result(console, bundle)
+    return bundle, run.path
+
+
+def _without_cloud(shape_name: str, shape: dict[str, Any]) -> dict[str, Any]:
+    return shape | {"cloud_filters": ()} if shape_name == "devices-edge" else shape
+
+
+def _refuse_to_overwrite(out: Path) -> None:
+    """Say so before minutes of training, not after."""
+    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir()):
+        raise BundleError(f"{out} is not empty and holds no bundle; choose another --out")
+
+
+def _print_result(console: Console, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    size = sum({info.sha256: info.size_bytes for info in manifest.sections}.values())
+    console.print(f"exported and checked: {len(manifest.sections)} sections, {size} bytes")
+    if manifest.accuracy is None:
+        return
+    console.print(
+        f"test split, {manifest.accuracy.samples} samples: overall "
+        f"{manifest.accuracy.overall:.1%}"
+    )
+    for name, info in manifest.exits.items():
+        threshold = "always" if info.threshold is None else f"entropy < {info.threshold:g}"
+        console.print(
+            f"  {name:5}  alone {manifest.accuracy.exits[name]:6.1%}   takes "
+            f"{manifest.accuracy.exit_shares[name]:6.1%}   {threshold}"
+        )
