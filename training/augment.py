@@ -29,6 +29,11 @@ def augment(
     shape = (n * d, 1, 1, 1)
     gain = 1 + options.contrast * (2 * torch.rand(shape, generator=random) - 1)
     offset = options.brightness * (2 * torch.rand(shape, generator=random) - 1)
+    if options.colour:
+        tint = options.colour * (2 * torch.rand((n * d, 1, 1, channels), generator=random) - 1)
+        gain = gain * (1 + tint)
+    if options.recolour and channels > 1:
+        flat = _recoloured(flat.view_as(images), options.recolour, random).view_as(flat)
     # Contrast turns around mid-grey, so that it is not one more brightness.
     flat = (flat - 128) * gain + 128 + offset
     if options.noise:
@@ -57,3 +62,16 @@ def drop_cameras(present: Tensor, chance: float, random: torch.Generator) -> Ten
     lonely = ~kept.any(1, keepdim=True)
     one = torch.zeros_like(present).scatter(1, luckiest, True)
     return torch.where(lonely, one & present, kept)
+
+
+def _recoloured(images: Tensor, chance: float, random: torch.Generator) -> Tensor:
+    """Samples with their colour channels mixed up, the same in all views of a sample.
+
+    What an object is does not follow from its paint, but a network that has seen few objects
+    believes that it does.
+    """
+    n, channels = images.shape[0], images.shape[-1]
+    order = torch.rand(n, channels, generator=random).argsort(1)
+    keep = torch.rand(n, 1, generator=random) >= chance
+    order = torch.where(keep, torch.arange(channels), order)
+    return images.gather(-1, order[:, None, None, None, :].expand_as(images))

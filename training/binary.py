@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 KERNEL = 3
+#: Latent weights start within +-this. Small, so that a gradient step of usual size can turn a
+#: sign: with 0.5 most weights keep the sign that they were born with (docs/training.md).
+LATENT_START = 0.1
 
 
 class _SteSign(torch.autograd.Function):
@@ -56,7 +59,7 @@ class BinaryConv2d(nn.Module):
         super().__init__()
         self.groups = groups
         self.latent = nn.Parameter(
-            torch.empty(outputs, inputs // groups, KERNEL, KERNEL).uniform_(-0.5, 0.5)
+            torch.empty(outputs, inputs // groups, KERNEL, KERNEL).uniform_(-LATENT_START, LATENT_START)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,7 +76,7 @@ class BinaryLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, groups: int = 1) -> None:
         super().__init__()
-        self.latent = nn.Parameter(torch.empty(groups, outputs, inputs).uniform_(-0.5, 0.5))
+        self.latent = nn.Parameter(torch.empty(groups, outputs, inputs).uniform_(-LATENT_START, LATENT_START))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, groups, in) -> (N, groups, out)."""

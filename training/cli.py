@@ -104,9 +104,7 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Folder for the bundle; an older bundle there is replaced.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option(
-    "--epochs", type=click.IntRange(1), default=_DEFAULTS.epochs, show_default=True
-)
+@click.option("--epochs", type=click.IntRange(1), default=_DEFAULTS.epochs, show_default=True)
 @click.option("--batch", type=click.IntRange(2), default=_DEFAULTS.batch, show_default=True)
 @click.option(
     "--learning-rate",
@@ -160,9 +158,7 @@ def train(
     shape = {"device_filters": filters, **options}
     console = Console(stderr=True)
     try:
-        bundle, run = _run(
-            console, data, split, topology, shape, training, name, version, run_dir
-        )
+        bundle, run = _run(console, data, split, topology, shape, training, name, version, run_dir)
     except KeyboardInterrupt:
         console.print(f"interrupted: no bundle was written to {out}")
         sys.exit(130)
@@ -253,8 +249,7 @@ def _print_result(console: Console, bundle: Bundle) -> None:
     if manifest.accuracy is None:
         return
     console.print(
-        f"test split, {manifest.accuracy.samples} samples: overall "
-        f"{manifest.accuracy.overall:.1%}"
+        f"test split, {manifest.accuracy.samples} samples: overall {manifest.accuracy.overall:.1%}"
     )
     for name, info in manifest.exits.items():
         threshold = "always" if info.threshold is None else f"entropy < {info.threshold:g}"

@@ -7,6 +7,7 @@ network answers for every set of cameras.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -54,8 +55,7 @@ class DeviceBank(nn.Module):
         groups = 1 if options.shared else options.cameras
         sizes = (options.channels, *options.device_filters)
         self.blocks = nn.ModuleList(
-            ConvP(groups * inputs, groups * outputs, groups)
-            for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+            ConvP(groups * inputs, groups * outputs, groups) for inputs, outputs in pairwise(sizes)
         )
         features = sizes[-1]
         height, width = options.height, options.width
@@ -145,9 +145,7 @@ class Fusion(nn.Module):
         self.aggregation: Aggregation = aggregation
         features, height, width = shape
         sizes = (features * members if aggregation == "CC" else features, *filters)
-        self.blocks = nn.ModuleList(
-            ConvP(inputs, outputs) for inputs, outputs in zip(sizes, sizes[1:], strict=False)
-        )
+        self.blocks = nn.ModuleList(ConvP(inputs, outputs) for inputs, outputs in pairwise(sizes))
         for _ in filters:
             height, width = pooled_size(height), pooled_size(width)
         self.feature_shape = (sizes[-1], height, width)

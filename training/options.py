@@ -114,6 +114,8 @@ class TrainOptions:
         average: decay of the weight average that is exported, per step; 0 for none.
         shift_px, brightness, contrast, noise: strength of augmentation; 8-bit grey levels,
             contrast as a share.
+        colour: strength of a change of each colour channel on its own, as a share.
+        recolour: chance of a sample to have its colour channels mixed up.
         flip: mirror all views of a sample together, at random.
         validation_share: part of the training split that chooses model and thresholds.
         seed: of everything random.
@@ -130,6 +132,8 @@ class TrainOptions:
     brightness: float = 25.0
     contrast: float = 0.2
     noise: float = 4.0
+    colour: float = 0.0
+    recolour: float = 0.0
     flip: bool = False
     validation_share: float = 0.15
     seed: int = 0

@@ -32,12 +32,12 @@ PLACES = ((-4.0, -4.0), (4.0, -4.0), (-4.0, 4.0), (4.0, 4.0))  # metres
 PLACE_SHARES = (0.20, 0.20, 0.23, 0.37)
 
 CAMERAS: tuple[Camera, ...] = (
-    look_at((-14.0, -4.0, 3.3), (0.0, -4.0, 0.75), 24.0),
-    look_at((-4.0, 14.0, 3.5), (-4.0, 0.0, 0.75), 24.0),
-    look_at((11.0, 11.0, 3.6), (0.0, 0.0, 0.75), 23.0),
-    look_at((4.0, -14.0, 3.2), (4.0, 0.0, 0.75), 24.0),
+    look_at((-17.0, -4.0, 4.0), (0.0, -4.0, 0.85), 18.5),
+    look_at((-4.0, 17.0, 4.2), (-4.0, 0.0, 0.85), 18.5),
+    look_at((13.2, 13.2, 4.4), (0.0, 0.0, 0.85), 18.5),
+    look_at((4.0, -17.0, 3.9), (4.0, 0.0, 0.85), 18.5),
     look_at((-9.7, 9.7, 4.2), (3.2, 0.3, 0.5), 41.0),
-    look_at((14.0, 4.0, 3.4), (0.0, 4.0, 0.75), 24.0),
+    look_at((17.0, 4.0, 4.1), (0.0, 4.0, 0.85), 18.5),
 )
 
 _OWNER_SCENE = 1
@@ -253,13 +253,13 @@ def draw_environment(rng: np.random.Generator, hidden: float = 0.05) -> Environm
         ahead = camera.rotation[2, :2] / np.linalg.norm(camera.rotation[2, :2])
         aside = np.array([-ahead[1], ahead[0]])
         if rng.random() < hidden:
-            x, y = camera.position[:2] + 5.0 * ahead + rng.uniform(-0.3, 0.3) * aside
+            x, y = camera.position[:2] + 6.0 * ahead + rng.uniform(-0.3, 0.3) * aside
             yaw = float(np.arctan2(aside[1], aside[0])) + rng.uniform(-0.15, 0.15)
             things += _truck(rng, x, y, yaw)
         elif rng.random() < 0.4:
             # Off the middle of the picture more often than in it.
             offset = rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)
-            x, y = camera.position[:2] + rng.uniform(4.2, 5.8) * ahead + offset * aside
+            x, y = camera.position[:2] + rng.uniform(5.0, 7.0) * ahead + offset * aside
             things += _thing(rng, float(x), float(y))
     count = len(CAMERAS)
     return Environment(
@@ -267,5 +267,5 @@ def draw_environment(rng: np.random.Generator, hidden: float = 0.05) -> Environm
         things,
         np.exp(rng.normal(0, 0.1, count)).astype(np.float32),
         np.exp(rng.normal(0, 0.02, (count, 3))).astype(np.float32),
-        rng.uniform(0.003, 0.008, count).astype(np.float32),
+        rng.uniform(0.002, 0.005, count).astype(np.float32),
     )
