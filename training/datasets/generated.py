@@ -69,8 +69,9 @@ def _develop(
     # Photon noise grows with the root of the light, on top of the sensor's own.
     light = light + noise * environment.noise[camera] * (0.4 + np.sqrt(light))
     picture = np.clip(light, 0, 1) ** np.float32(1 / 2.2)
-    # 1 is the darkest value, so that no picture is mistaken for a blank one.
-    return np.clip(np.rint(picture * 255), 1, 255).astype(np.uint8).transpose(1, 2, 0)
+    # Seven bits, as from a cheap sensor: the eighth would be noise, and half of the file. Never
+    # zero, so that no picture is mistaken for a blank one.
+    return (np.rint(picture * 126) * 2 + 2).astype(np.uint8).transpose(1, 2, 0)
 
 
 def render_scene(label: int | None, seed: int, index: int, size: int = SIZE_PX) -> Scene:

@@ -90,7 +90,7 @@ def read_mvmc(arrays: Arrays, name: str, seed: int) -> MultiCameraSet:
     is the largest of its views', and 80 % of a permutation (here of our own seed) are for
     training. Raises DataError for a sample that no camera sees.
     """
-    views = _channels_last(arrays["X"].astype(np.float32))
+    views = np.moveaxis(arrays["X"].astype(np.float32), 2, -1)
     per_view = _whole(arrays["y"], "y")
     per_view = np.where(per_view == 3, -1, per_view)
     labels = per_view.max(axis=1)

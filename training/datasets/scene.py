@@ -36,7 +36,7 @@ CAMERAS: tuple[Camera, ...] = (
     look_at((-4.0, 17.0, 4.2), (-4.0, 0.0, 0.85), 18.5),
     look_at((13.2, 13.2, 4.4), (0.0, 0.0, 0.85), 18.5),
     look_at((4.0, -17.0, 3.9), (4.0, 0.0, 0.85), 18.5),
-    look_at((-9.7, 9.7, 4.2), (3.2, 0.3, 0.5), 41.0),
+    look_at((-9.9, 9.9, 4.4), (2.2, 2.0, 0.3), 47.0),
     look_at((17.0, 4.0, 4.1), (0.0, 4.0, 0.85), 18.5),
 )
 
@@ -84,7 +84,7 @@ def _ground_colour(x: Floats, y: Floats) -> Floats:
     out[:, paved] = rgb(168, 160, 148)[:, None] * (0.8 + 0.35 * grain[paved])
     out[:, paved & seam] *= 0.72
     out[:, kerb] = rgb(196, 194, 188)[:, None] * (0.8 + 0.3 * grain[kerb])
-    out[:, road] = rgb(98, 98, 102)[:, None] * (0.65 + 0.6 * grain[road])
+    out[:, road] = rgb(126, 126, 128)[:, None] * (0.75 + 0.4 * grain[road])
     angle = np.arctan2(y, x)
     dash = (np.abs(radius - 6.0) < 0.1) & (np.mod(angle * 6.0 / 1.6, 1) < 0.5)
     edge = road & (np.abs(radius - 7.9) < 0.08)
@@ -231,7 +231,7 @@ def _truck(rng: np.random.Generator, x: float, y: float, yaw: float) -> list[Sol
     return [place(part, yaw, (x, y, 0.0)) for part in parts]
 
 
-def draw_environment(rng: np.random.Generator, hidden: float = 0.05) -> Environment:
+def draw_environment(rng: np.random.Generator, hidden: float = 0.025) -> Environment:
     """Light, parked things and camera settings of one scene.
 
     hidden: chance per camera that a container is parked right in front of it.
@@ -256,16 +256,16 @@ def draw_environment(rng: np.random.Generator, hidden: float = 0.05) -> Environm
             x, y = camera.position[:2] + 6.0 * ahead + rng.uniform(-0.3, 0.3) * aside
             yaw = float(np.arctan2(aside[1], aside[0])) + rng.uniform(-0.15, 0.15)
             things += _truck(rng, x, y, yaw)
-        elif rng.random() < 0.4:
+        elif rng.random() < 0.3:
             # Off the middle of the picture more often than in it.
-            offset = rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)
+            offset = rng.choice([-1, 1]) * rng.uniform(0.6, 1.4)
             x, y = camera.position[:2] + rng.uniform(5.0, 7.0) * ahead + offset * aside
             things += _thing(rng, float(x), float(y))
     count = len(CAMERAS)
     return Environment(
         light,
         things,
-        np.exp(rng.normal(0, 0.1, count)).astype(np.float32),
+        np.exp(rng.normal(0, 0.06, count)).astype(np.float32),
         np.exp(rng.normal(0, 0.02, (count, 3))).astype(np.float32),
         rng.uniform(0.002, 0.005, count).astype(np.float32),
     )

@@ -1,0 +1,37 @@
+"""MQTT messages as plain values, for code that decides what to send and never sends."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Message(NamedTuple):
+    """One message from the broker."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+class Publish(NamedTuple):
+    """One message for the broker.
+
+    Attributes:
+        keep: whether the client keeps it while the broker is away. Frame traffic that answers a
+            deadline is worthless afterwards and would only delay fresh frames: it is not kept.
+        receipt: if given, whoever carries this out reports the broker's acknowledgement (PUBACK)
+            under this number.
+        expiry_s: the broker drops it undelivered after so many seconds.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    expiry_s: float | None = None
+    keep: bool = False
+    receipt: int | None = None
