@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -44,6 +44,9 @@ train: setup-training ## train and export the reference bundle into models/refer
 contact-sheet: setup ## a picture of samples of the built-in data set, to look at
 	@mkdir -p build
 	$(DDNN) dataset sheet generated --out build/contact-sheet.png
+
+docs: setup-dev ## write docs/commands.md from the commands' help
+	$(BIN)/python scripts/commands_doc.py
 
 clean: ## remove build products and caches (the virtual environment stays)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

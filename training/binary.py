@@ -59,7 +59,9 @@ class BinaryConv2d(nn.Module):
         super().__init__()
         self.groups = groups
         self.latent = nn.Parameter(
-            torch.empty(outputs, inputs // groups, KERNEL, KERNEL).uniform_(-LATENT_START, LATENT_START)
+            torch.empty(outputs, inputs // groups, KERNEL, KERNEL).uniform_(
+                -LATENT_START, LATENT_START
+            )
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +78,9 @@ class BinaryLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, groups: int = 1) -> None:
         super().__init__()
-        self.latent = nn.Parameter(torch.empty(groups, outputs, inputs).uniform_(-LATENT_START, LATENT_START))
+        self.latent = nn.Parameter(
+            torch.empty(groups, outputs, inputs).uniform_(-LATENT_START, LATENT_START)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, groups, in) -> (N, groups, out)."""

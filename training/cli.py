@@ -185,7 +185,8 @@ def _run(
     from training.train import EpochResult
     from training.train import train as train_network
 
-    samples = load(data, split=split, seed=training.seed)
+    # Not the training's seed: another seed must not move test samples into the training part.
+    samples = load(data, split=split)
     if len(samples.train) < 4:
         raise DdnnError(f"data set {samples.name} has no training part worth the name")
     height, width, channels = samples.image_shape
