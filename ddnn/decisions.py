@@ -81,5 +81,5 @@ def decode(payload: bytes) -> PublishedDecision:
     """
     try:
         return msgspec.json.decode(payload, type=PublishedDecision)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a decision: {error}") from error

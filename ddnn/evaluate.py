@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddnn.bundle import Bundle
-from ddnn.exit_rule import normalised_entropy, probabilities
+from ddnn.exit_rule import entropies, probabilities
 from ddnn.section import Section, load_sections
 from ddnn.tier import ExitName
 
@@ -165,10 +165,11 @@ class Evaluator:
         return ExitOutcome(*(np.stack(part)[best, rows] for part in zip(*outcomes, strict=True)))
 
     def _outcome(self, name: ExitName, logits: npt.NDArray[np.int32]) -> ExitOutcome:
-        p = probabilities(logits, self._manifest.exits[name].logit_scale)
+        scale = self._manifest.exits[name].logit_scale
+        p = probabilities(logits, scale)
         label = logits.argmax(axis=1)
         probability = np.take_along_axis(p, label[:, None], axis=1)[:, 0]
-        return ExitOutcome(logits, label, probability, normalised_entropy(p))
+        return ExitOutcome(logits, label, probability, entropies(logits, scale))
 
 
 def decide(

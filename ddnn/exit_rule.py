@@ -7,19 +7,27 @@ Source: DDNN paper, section III-D. For class probabilities p over |C| classes
 and a sample exits where entropy < T, strictly. T = 0 lets nothing exit; a one-class or invalid
 distribution has entropy 1 here and never exits early.
 
-Sections emit whole-number logits (int32) with one scale in the manifest. The same integers give
-the same entropy to about 1e-15 on every machine; rounding to `ENTROPY_DECIMALS` before the
-comparison removes that last-bit difference, so that all machines take the same exit.
+Sections emit whole-number logits (int32) with one scale in the manifest, the same on every
+machine. Softmax and logarithm are not: their last bits depend on processor and library. So the
+entropy is rounded to whole billionths before it is compared. Rounding alone would only move the
+place where a last bit decides, from the threshold to the middle between two billionths; there,
+within `DOUBT` billionths, it is computed again in decimal arithmetic, whose exp and ln are exact
+to the last of `DIGITS` digits by definition. Float64 is good to 1e-12, so that every machine gets
+the same billionths, and with them takes the same exit. The probability is only shown, and may
+differ in its last bit.
 """
 
 from __future__ import annotations
 
+from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-ENTROPY_DECIMALS = 9
+BILLIONTHS = 10**9
+DOUBT = 0.01  #: 1e-11: ten times what float64 may be wrong by
+DIGITS = 50
 
 
 class Verdict(NamedTuple):
@@ -28,7 +36,7 @@ class Verdict(NamedTuple):
     Attributes:
         label: class index; the lowest one on a tie.
         probability: of `label`, 0..1.
-        entropy: normalised, 0..1.
+        entropy: normalised, 0..1, in whole billionths.
     """
 
     label: int
@@ -37,16 +45,17 @@ class Verdict(NamedTuple):
 
 
 def probabilities(logits: npt.ArrayLike, scale: float) -> npt.NDArray[np.float64]:
-    """Softmax of `logits` (..., K) times `scale`, in float64."""
-    scaled = np.asarray(logits, np.float64) * scale
-    scaled = scaled - scaled.max(axis=-1, keepdims=True)
+    """Softmax of whole-number `logits` (..., K) times `scale`, in float64."""
+    whole = np.asarray(logits, np.int64)
+    # Subtracting whole numbers first loses nothing; below -800 exp is 0 anyway.
+    scaled = np.maximum((whole - whole.max(axis=-1, keepdims=True)) * scale, -800.0)
     np.exp(scaled, out=scaled)
     result: npt.NDArray[np.float64] = scaled / scaled.sum(axis=-1, keepdims=True)
     return result
 
 
 def normalised_entropy(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Entropy over log|C| of probabilities (..., K), rounded; shape (...).
+    """Entropy over log|C| of any probabilities (..., K), in float64; shape (...).
 
     Anything that is not a distribution over at least two classes (NaN, infinite, negative, not
     summing to 1 within 1e-6, one class) gives 1.0: never sure.
@@ -60,15 +69,46 @@ def normalised_entropy(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
     valid &= np.abs(safe.sum(axis=-1) - 1.0) < 1e-6
     log_p = np.log(safe, out=np.zeros_like(safe), where=safe > 0)
     entropy = -(safe * log_p).sum(axis=-1) / np.log(classes)
-    entropy = np.where(valid, entropy, 1.0)
-    return np.round(np.clip(entropy, 0.0, 1.0), ENTROPY_DECIMALS)
+    return np.clip(np.where(valid, entropy, 1.0), 0.0, 1.0)
+
+
+def entropies(logits: npt.ArrayLike, scale: float) -> npt.NDArray[np.float64]:
+    """Normalised entropy of whole-number logits (..., K): whole billionths, shape (...).
+
+    Bit for bit the same on every machine.
+    """
+    logits = np.asarray(logits)
+    steps = normalised_entropy(probabilities(logits, scale)) * BILLIONTHS
+    whole = np.asarray(np.rint(steps))
+    for index in np.argwhere(np.abs(steps - np.floor(steps) - 0.5) < DOUBT):
+        row = tuple(index)
+        whole[row] = _exact_billionths([int(logit) for logit in logits[row]], scale)
+    return whole / BILLIONTHS
+
+
+def _exact_billionths(logits: list[int], scale: float) -> int:
+    """The same for one sample in decimal arithmetic, which is the same everywhere.
+
+    With z = scaled logit - largest and Z = sum(e^z): entropy = (ln Z - sum(z e^z) / Z) / ln K.
+    """
+    context = Context(prec=DIGITS)
+    largest = max(logits)
+    z = [context.multiply(Decimal(logit - largest), Decimal(scale)) for logit in logits]
+    powers = [context.exp(each) for each in z]
+    total, weighted = Decimal(0), Decimal(0)
+    for each, power in zip(z, powers, strict=True):
+        total = context.add(total, power)
+        weighted = context.fma(each, power, weighted)
+    nats = context.subtract(context.ln(total), context.divide(weighted, total))
+    share = context.divide(nats, context.ln(Decimal(len(logits))))
+    return int(context.to_integral_value(context.multiply(share, Decimal(BILLIONTHS))))
 
 
 def judge(logits: npt.NDArray[np.int32], scale: float) -> Verdict:
     """The verdict of one exit on one sample's logits (K,) int32."""
     p = probabilities(logits, scale)
     label = int(np.argmax(logits))
-    return Verdict(label, float(p[label]), float(normalised_entropy(p)))
+    return Verdict(label, float(p[label]), float(entropies(logits, scale)))
 
 
 def exits(entropy: float, threshold: float) -> bool:

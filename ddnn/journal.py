@@ -152,9 +152,7 @@ class Memory:
             case Sent():
                 self.unsent.pop(record.slot, None)
             case Base():
-                self.counts.update(
-                    {name: n for name, n in record.counts.items() if 0 <= n <= _U64}
-                )
+                self.counts.update({name: n for name, n in record.counts.items() if 0 <= n <= _U64})
                 self.closed.restore(record.floor, record.closed)
 
     def records(self) -> list[Record]:

@@ -76,7 +76,7 @@ class Outbox:
     def take(self, now: float, limit: int) -> list[Held]:
         """Hand out up to `limit` messages, the oldest first; they stay until acknowledged."""
         room = min(limit, self._max_in_flight - len(self._in_flight))
-        taken = []
+        taken: list[Held] = []
         while self._waiting and len(taken) < room:
             key, held = self._waiting.popitem(last=False)
             self._in_flight[key] = held

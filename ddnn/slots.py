@@ -44,6 +44,12 @@ class ClosedSlots:
             self.floor = heapq.heappop(self._lowest)
             self._numbers.remove(self.floor)
 
+    def copy(self) -> ClosedSlots:
+        """Another set of the same."""
+        other = ClosedSlots(self._limit)
+        other.restore(*self.dump())
+        return other
+
     def dump(self) -> tuple[int, tuple[int, ...]]:
         """Floor and numbers, for `restore`."""
         return self.floor, tuple(sorted(self._numbers))

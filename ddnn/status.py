@@ -20,6 +20,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         counts: since this start.
         finished: a replay source has shown all its samples.
         sites: of a cloud worker: bundle id by site.
+        notes: what a person should know: `clock`, `settings`, `cloud`; absent while all is well.
     """
 
     node: str
@@ -31,6 +32,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counts: dict[str, int] = {}
     finished: bool = False
     sites: dict[str, str] = {}
+    notes: dict[str, str] = {}
 
 
 def encode(status: Status) -> bytes:
@@ -42,5 +44,5 @@ def decode(payload: bytes) -> Status | None:
     """JSON -> Status; None if it is not one (or the retained topic was cleared)."""
     try:
         return msgspec.json.decode(payload, type=Status)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

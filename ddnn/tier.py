@@ -6,154 +6,105 @@ the actions that come back. One frame's way, from top to bottom:
 1. `on_summary` opens the slot with the first member's report. The summary stage ends when every
    member believed alive has reported, or `summary_wait_s` after the slot opened.
 2. The local exit judges the scores of the members that saw something. Sure: decided.
-3. Otherwise those members are asked for their features, and only those. The stage ends when all
-   have answered, or after `features_wait_s`.
+3. Otherwise those members are asked for their features, and only those: all at once, or a few at
+   a time, the ones with the clearest scores first, until the edge exit is sure. The stage ends
+   when all who were asked have answered, or after `features_wait_s`.
 4. The edge section judges the features. Sure: decided. Otherwise its own features go to the
-   cloud (without an edge section: the members' features).
+   cloud (without an edge section: the members' features), if the breaker permits.
 5. The cloud's answer decides. If it does not come within `answer_wait_s`, the best answer so far
    is decided, marked degraded with the reason.
 
-Every slot ends exactly once: decided, decided degraded, or expired when no exit could say
-anything. `counts` holds the ledger: opened = decided + degraded + expired + still open.
+Every slot ends exactly once: decided, decided degraded, expired when no exit could say anything,
+or passed on to the parent. `counts` holds the ledger:
+opened = decided + degraded + expired + passed + still open.
+
+A node with a parent is a member of it and decides nothing: after step 1 it reports its own scores
+(`Report`), and when the parent asks (`on_parent_request`) it goes through step 3, runs its edge
+section and hands up its features (`Feed`). So nodes can be stacked to any depth.
 
 A decision is made of one bundle only: a frame with another tag is counted and dropped. What the
-engine keeps is bounded: at most `max_open_slots` slots (the oldest is decided early, degraded)
-and the numbers of the last `remembered_slots` closed ones, to know a late frame from a new slot.
+engine keeps is bounded: `max_open_slots` slots and `max_open_bytes` of frames (the oldest slot is
+decided early, degraded), and the numbers of the last `remembered_slots` closed ones, to know a
+late frame from a new slot.
+
+A BACKLOG frame (sent late, after an outage) may open or complete a slot like any other, as long as
+that slot has not ended; it never costs a fresh slot its place, and what is missing in such a slot
+says nothing of who is alive.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from typing import Literal, Protocol
 
-import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from ddnn import wire
+from ddnn.actions import (
+    I32,
+    U8,
+    Action,
+    Decision,
+    Escalate,
+    ExitName,
+    Expired,
+    Feed,
+    NodeSections,
+    Report,
+    Request,
+    Stage,
+    TierConfig,
+)
+from ddnn.breaker import Breaker
 from ddnn.errors import WireError
 from ddnn.exit_rule import Verdict, exits, judge
+from ddnn.members import Members
+from ddnn.scores import clearness, quantise
+from ddnn.slots import ClosedSlots
 from ddnn.wire import Flag, Frame, Kind
 
-U8 = npt.NDArray[np.uint8]
-I32 = npt.NDArray[np.int32]
-ExitName = Literal["local", "edge", "cloud"]
-Stage = Literal["summaries", "features", "answer"]
+__all__ = [
+    "I32",
+    "U8",
+    "Action",
+    "Decision",
+    "Escalate",
+    "ExitName",
+    "Expired",
+    "Feed",
+    "NodeSections",
+    "Report",
+    "Request",
+    "Tier",
+    "TierConfig",
+]
 
-
-class NodeSections(Protocol):
-    """The sections a node runs; `ddnn.node.GatewaySections` is one of a bundle.
-
-    Attributes:
-        tag: bundle tag of all of them.
-        members: how many members the node has.
-        classes: K, score bytes of a summary.
-        feature_bytes: B, length of one member's packed features.
-        thresholds: of the local and edge exits.
-        scales: logit scale of each exit.
-        has_local, has_edge, has_cloud: which exits exist.
-    """
-
-    tag: int
-    members: int
-    classes: int
-    feature_bytes: int
-    thresholds: dict[ExitName, float]
-    scales: dict[ExitName, float]
-    has_local: bool
-    has_edge: bool
-    has_cloud: bool
-
-    def local(self, scores: U8, mask: U8) -> I32:
-        """Scores (M, K) and mask (M,) -> logits (K,)."""
-        ...
-
-    def edge(self, features: U8, mask: U8) -> tuple[I32, bytes]:
-        """Features (M, B) and mask (M,) -> logits (K,), packed edge features."""
-        ...
-
-
-class TierConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in seconds and bounds of one engine.
-
-    A member that misses `silent_after_slots` slots in a row is not waited for until it reports
-    again, whatever its status says: a hung camera costs a few deadlines, not one per slot.
-    """
-
-    summary_wait_s: float = 0.5
-    features_wait_s: float = 1.0
-    answer_wait_s: float = 2.0
-    silent_after_slots: int = 3
-    max_open_slots: int = 256
-    remembered_slots: int = 4096
-
-
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What the site says of one slot.
-
-    Attributes:
-        slot: whole slot number.
-        label: class index; None when no member saw anything.
-        exit: whose answer it is; None when nobody saw anything.
-        used, absent, missing: member numbers: in the answer; reported an empty view; silent.
-        degraded: None, or why a deeper exit did not decide.
-        stage_s: seconds spent in each stage.
-        payload_bytes: frame payload bytes received from members for this slot.
-    """
-
-    slot: int
-    tag: int
-    label: int | None
-    probability: float | None
-    entropy: float | None
-    threshold: float | None
-    exit: ExitName | None
-    used: tuple[int, ...]
-    absent: tuple[int, ...]
-    missing: tuple[int, ...]
-    degraded: str | None
-    stage_s: dict[Stage, float]
-    payload_bytes: int
-
-
-class Request(msgspec.Struct, frozen=True):
-    """Ask `member` for its features of `slot`."""
-
-    member: int
-    slot: int
-
-
-class Escalate(msgspec.Struct, frozen=True):
-    """Ask the cloud about `slot`; `body` is an ESCALATION body."""
-
-    slot: int
-    body: bytes
-
-
-Action = Request | Escalate | Decision
+Best = tuple[ExitName, Verdict, tuple[int, ...]]
 
 
 class _Slot:
     """What is known of one open slot."""
 
     __slots__ = (
-        "absent", "asked", "best", "boots", "deadline", "features", "gone", "payload_bytes",
-        "scores", "stage", "stage_began", "stage_s",
+        "absent", "asked", "best", "boots", "deadline", "features", "gone", "held_bytes", "late",
+        "payload_bytes", "scores", "stage", "stage_began", "stage_s", "steps_left",
     )  # fmt: skip
 
-    def __init__(self, now: float, deadline: float) -> None:
+    def __init__(self, now: float, deadline: float, *, late: bool) -> None:
         self.stage: Stage = "summaries"
         self.stage_began = now
         self.deadline = deadline
         self.stage_s: dict[Stage, float] = {}
+        self.late = late
         self.scores: dict[int, bytes] = {}
         self.absent: set[int] = set()
         self.boots: dict[int, int] = {}
         self.asked: set[int] = set()
+        self.steps_left: list[list[int]] = []
         self.features: dict[int, bytes] = {}
         self.gone: set[int] = set()
-        self.best: tuple[ExitName, Verdict, tuple[int, ...]] | None = None
+        self.best: Best | None = None
         self.payload_bytes = 0
+        self.held_bytes = 0
 
     def enter(self, stage: Stage, now: float, wait_s: float) -> None:
         self.stage_s[self.stage] = now - self.stage_began
@@ -165,16 +116,38 @@ class Tier:
 
     Every `on_...` method takes `now` (seconds, monotonic) and returns the actions to carry out,
     in order. Nothing that arrives raises; what is not understood is counted.
+
+    Args:
+        sections: of one bundle.
+        config: times and bounds.
+        breaker: asked before each escalation, told of each outcome; None: always escalate.
+        closed: slots that have ended before, shared with whoever else remembers them.
+        has_parent: whether this node reports to another one.
+
+    Attributes:
+        counts: ledger and counters. `accepted` counts the frames that changed anything.
+        thresholds: of the local and edge exits; may be changed at any time.
     """
 
-    def __init__(self, sections: NodeSections, config: TierConfig | None = None) -> None:
+    def __init__(
+        self,
+        sections: NodeSections,
+        config: TierConfig | None = None,
+        *,
+        breaker: Breaker | None = None,
+        closed: ClosedSlots | None = None,
+        has_parent: bool = False,
+    ) -> None:
         self.sections = sections
         self.config = config or TierConfig()
         self.counts: Counter[str] = Counter()
+        self.thresholds: dict[ExitName, float] = dict(sections.thresholds)
+        self.held_bytes = 0
+        self._breaker = breaker or Breaker(failures=2**62)
+        self._closed = ClosedSlots(self.config.remembered_slots) if closed is None else closed
+        self._has_parent = has_parent
         self._open: OrderedDict[int, _Slot] = OrderedDict()
-        self._closed: OrderedDict[int, None] = OrderedDict()
-        self._up: dict[int, bool] = {}
-        self._misses: dict[int, int] = {}
+        self._members = Members(sections.members, self.config.silent_after_slots)
 
     # -- members ---------------------------------------------------------------------------
 
@@ -183,9 +156,8 @@ class Tier:
         if not 0 <= member < self.sections.members:
             self.counts["unknown_member"] += 1
             return []
-        self._up[member] = up
+        self._members.said(member, up)
         if up:
-            self._misses[member] = 0
             return []
         actions: list[Action] = []
         for slot in list(self._open):
@@ -193,12 +165,8 @@ class Tier:
         return actions
 
     def alive(self) -> set[int]:
-        """Members worth waiting for: known, not known to be down, not silent of late."""
-        return {
-            member
-            for member, misses in self._misses.items()
-            if self._up.get(member, True) and misses < self.config.silent_after_slots
-        }
+        """Members worth waiting for."""
+        return self._members.alive()
 
     # -- messages --------------------------------------------------------------------------
 
@@ -207,34 +175,40 @@ class Tier:
         if not self._acceptable(member, frame, Kind.SUMMARY):
             return []
         absent = bool(frame.flags & Flag.ABSENT)
+        backlog = bool(frame.flags & Flag.BACKLOG)
         wanted = self.sections.classes if self.sections.has_local and not absent else 0
         if len(frame.body) != wanted:
             self.counts["malformed"] += 1
             return []
-        self._misses[member] = 0
+        if not backlog:
+            self._members.reported(member)
         if slot in self._closed:
-            self.counts["late"] += 1
+            self.counts["late_backlog" if backlog else "late"] += 1
             return []
         actions: list[Action] = []
         state = self._open.get(slot)
         if state is None:
-            actions += self._make_room(now)
-            state = _Slot(now, now + self.config.summary_wait_s)
+            actions += self._make_room(len(frame.body), now, backlog=backlog)
+            if backlog and self._is_full(len(frame.body)):
+                self.counts["backlog_refused"] += 1
+                return actions
+            wait_s = self.config.backlog_wait_s if backlog else self.config.summary_wait_s
+            state = _Slot(now, now + wait_s, late=backlog)
             self._open[slot] = state
             self.counts["opened"] += 1
         elif member in state.boots:
             self.counts["duplicate"] += 1
             return []
         elif state.stage != "summaries":
-            self.counts["late"] += 1
+            self.counts["late_backlog" if backlog else "late"] += 1
             return []
         state.boots[member] = frame.boot
-        state.payload_bytes += wire.HEADER_BYTES + len(frame.body)
         if absent:
             state.absent.add(member)
         else:
             state.scores[member] = frame.body
-        return actions + self._advance(slot, now)
+        self._accepted(state, frame)
+        return actions + self._shed(now) + self._advance(slot, now)
 
     def on_features(self, member: int, slot: int, frame: Frame, now: float) -> list[Action]:
         """A member sends the features it was asked for."""
@@ -258,8 +232,8 @@ class Tier:
             state.gone.add(member)
         else:
             state.features[member] = frame.body
-        state.payload_bytes += wire.HEADER_BYTES + len(frame.body)
-        return self._advance(slot, now)
+        self._accepted(state, frame)
+        return self._shed(now) + self._advance(slot, now)
 
     def on_answer(self, slot: int, frame: Frame, now: float) -> list[Action]:
         """The cloud answers an escalation."""
@@ -271,15 +245,29 @@ class Tier:
             self.counts["late"] += 1
             return []
         if frame.flags & Flag.UNSERVED:
+            # It lives, but until it has the bundle every call would be in vain.
+            self._breaker.failed(now)
             return self._decide_best(slot, "cloud_lacks_bundle", now)
         try:
             logits = wire.unpack_logits(frame.body, self.sections.classes)
         except WireError:
             self.counts["malformed"] += 1
             return []
+        self._breaker.succeeded()
         verdict = judge(logits, self.sections.scales["cloud"])
         state.best = ("cloud", verdict, tuple(sorted(state.features)))
         return self._decide_best(slot, None, now)
+
+    def on_parent_request(self, slot: int, now: float) -> list[Action]:
+        """The parent asks for this node's features of `slot`."""
+        state = self._open.get(slot)
+        if state is None:
+            self.counts["late" if slot in self._closed else "unasked"] += 1
+            return [Feed(slot, None)] if slot in self._closed else []
+        if state.stage != "parent":
+            self.counts["duplicate"] += 1
+            return []
+        return self._begin_asking(slot, state, now)
 
     # -- time ------------------------------------------------------------------------------
 
@@ -303,7 +291,7 @@ class Tier:
 
     @property
     def open_slots(self) -> int:
-        """Slots that are not yet decided or expired."""
+        """Slots that have not ended."""
         return len(self._open)
 
     # -- the stages ------------------------------------------------------------------------
@@ -320,78 +308,145 @@ class Tier:
             return self._after_summaries(slot, state, now)
         if state.stage == "features":
             waiting = state.asked - state.features.keys() - state.gone
-            waiting = {member for member in waiting if self._up.get(member, True)}
-            if waiting and not out_of_time:
+            if not out_of_time and any(not self._members.down(member) for member in waiting):
                 return []
-            return self._after_features(slot, state, now)
-        return self._decide_best(slot, "cloud_timeout", now) if out_of_time else []
+            return self._after_step(slot, state, now)
+        if not out_of_time:
+            return []
+        if state.stage == "parent":
+            return self._pass_on(slot, None)
+        self._breaker.failed(now)
+        return self._decide_best(slot, "cloud_timeout", now)
 
     def _after_summaries(self, slot: int, state: _Slot, now: float) -> list[Action]:
+        if self._has_parent:
+            return self._report(slot, state, now)
         if not state.scores:
             return self._decide(slot, state, None, None, now)
         if self.sections.has_local:
-            used = tuple(sorted(state.scores))
             self._judge_local(state)
             assert state.best is not None
-            verdict = state.best[1]
             last = not (self.sections.has_edge or self.sections.has_cloud)
-            if last or exits(verdict.entropy, self.sections.thresholds["local"]):
-                return self._decide(slot, state, ("local", verdict, used), None, now)
-        state.asked = set(state.scores)
-        state.enter("features", now, self.config.features_wait_s)
-        return [Request(member, slot) for member in sorted(state.asked)]
+            if last or exits(state.best[1].entropy, self.thresholds["local"]):
+                return self._decide(slot, state, state.best, None, now)
+        if not self.sections.has_edge and not self._breaker.permits(now):
+            # Features have nowhere to go: asking for them would be traffic for nothing.
+            return self._decide_best(slot, "cloud_down", now)
+        return self._begin_asking(slot, state, now)
 
     def _judge_local(self, state: _Slot) -> None:
+        logits = self._local_logits(state)
+        verdict = judge(logits, self.sections.scales["local"])
+        state.best = ("local", verdict, tuple(sorted(state.scores)))
+
+    def _local_logits(self, state: _Slot) -> I32:
         scores = np.zeros((self.sections.members, self.sections.classes), np.uint8)
         mask = np.zeros(self.sections.members, np.uint8)
         for member, body in state.scores.items():
             scores[member] = np.frombuffer(body, np.uint8)
             mask[member] = 1
-        verdict = judge(self.sections.local(scores, mask), self.sections.scales["local"])
-        state.best = ("local", verdict, tuple(sorted(state.scores)))
+        return self.sections.local(scores, mask)
+
+    def _begin_asking(self, slot: int, state: _Slot, now: float) -> list[Action]:
+        state.enter("features", now, self.config.features_wait_s)
+        order = sorted(state.scores)
+        at_once = self.config.ask_at_once
+        if at_once and self.sections.has_edge and not self._has_parent:
+            order.sort(key=lambda member: -clearness(state.scores[member]))
+            state.steps_left = [order[i : i + at_once] for i in range(0, len(order), at_once)]
+        else:
+            state.steps_left = [order]
+        return self._ask_next(slot, state, now)
+
+    def _ask_next(self, slot: int, state: _Slot, now: float) -> list[Action]:
+        """Ask the next step's members. The steps left share the time left evenly."""
+        end = state.stage_began + self.config.features_wait_s
+        state.deadline = now + max(0.0, end - now) / len(state.steps_left)
+        step = state.steps_left.pop(0)
+        state.asked.update(step)
+        return [Request(member, slot) for member in sorted(step)]
+
+    def _after_step(self, slot: int, state: _Slot, now: float) -> list[Action]:
+        """All asked so far have answered, or this step's time is over."""
+        if state.steps_left and now < state.stage_began + self.config.features_wait_s:
+            if state.features:
+                self._judge_edge(state)
+                assert state.best is not None
+                if exits(state.best[1].entropy, self.thresholds["edge"]):
+                    return self._decide_best(slot, None, now)
+            return self._ask_next(slot, state, now)
+        return self._after_features(slot, state, now)
 
     def _after_features(self, slot: int, state: _Slot, now: float) -> list[Action]:
         if not state.features:
+            if self._has_parent:
+                return self._pass_on(slot, Feed(slot, None))
             return self._decide_best(slot, "features_missing", now)
-        used = tuple(sorted(state.features))
-        bits = sum(1 << member for member in used)
         if not self.sections.has_edge:
-            body = wire.pack_escalation(bits, [state.features[m] for m in used])
-            state.enter("answer", now, self.config.answer_wait_s)
-            return [Escalate(slot, body)]
+            used = sorted(state.features)
+            body = wire.pack_escalation(
+                sum(1 << member for member in used), [state.features[m] for m in used]
+            )
+            return self._escalate(slot, state, body, now)
+        edge_features = self._judge_edge(state)
+        assert state.best is not None
+        if self._has_parent:
+            return self._pass_on(slot, Feed(slot, edge_features))
+        if not self.sections.has_cloud or exits(state.best[1].entropy, self.thresholds["edge"]):
+            return self._decide_best(slot, None, now)
+        return self._escalate(slot, state, wire.pack_escalation(1, [edge_features]), now)
+
+    def _judge_edge(self, state: _Slot) -> bytes:
         features = np.zeros((self.sections.members, self.sections.feature_bytes), np.uint8)
         mask = np.zeros(self.sections.members, np.uint8)
-        for member in used:
-            features[member] = np.frombuffer(state.features[member], np.uint8)
+        for member, body in state.features.items():
+            features[member] = np.frombuffer(body, np.uint8)
             mask[member] = 1
         logits, edge_features = self.sections.edge(features, mask)
-        verdict = judge(logits, self.sections.scales["edge"])
-        state.best = ("edge", verdict, used)
-        if not self.sections.has_cloud or exits(verdict.entropy, self.sections.thresholds["edge"]):
-            return self._decide_best(slot, None, now)
+        if "edge" in self.sections.scales:
+            verdict = judge(logits, self.sections.scales["edge"])
+            state.best = ("edge", verdict, tuple(sorted(state.features)))
+        return edge_features
+
+    def _escalate(self, slot: int, state: _Slot, body: bytes, now: float) -> list[Action]:
+        if not self._breaker.take(now):
+            return self._decide_best(slot, "cloud_down", now)
         state.enter("answer", now, self.config.answer_wait_s)
-        return [Escalate(slot, wire.pack_escalation(1, [edge_features]))]
+        return [Escalate(slot, body)]
+
+    # -- with a parent ---------------------------------------------------------------------
+
+    def _report(self, slot: int, state: _Slot, now: float) -> list[Action]:
+        if not state.scores:
+            return self._pass_on(slot, Report(slot, None))
+        scores = b""
+        if self.sections.has_local:
+            scores = quantise(self._local_logits(state), self.sections.scales["local"])
+        state.enter("parent", now, self.config.parent_wait_s)
+        return [Report(slot, scores)]
+
+    def _pass_on(self, slot: int, action: Action | None) -> list[Action]:
+        """End a slot whose decision is the parent's."""
+        self.counts["passed"] += 1
+        self._forget(slot)
+        return [action] if action else []
 
     # -- the ends --------------------------------------------------------------------------
 
     def _decide_best(self, slot: int, reason: str | None, now: float) -> list[Action]:
         state = self._open[slot]
         if state.best is None:
+            assert reason is not None
             self.counts["expired"] += 1
             self.counts[f"expired.{reason}"] += 1
             self._forget(slot)
-            return []
+            return [Expired(slot, reason)]
         if reason is None and state.asked - state.features.keys():
             reason = "features_missing"
         return self._decide(slot, state, state.best, reason, now)
 
     def _decide(
-        self,
-        slot: int,
-        state: _Slot,
-        best: tuple[ExitName, Verdict, tuple[int, ...]] | None,
-        degraded: str | None,
-        now: float,
+        self, slot: int, state: _Slot, best: Best | None, degraded: str | None, now: float
     ) -> list[Action]:
         state.stage_s[state.stage] = now - state.stage_began
         exit_name, verdict, used = best if best else (None, None, ())
@@ -402,7 +457,7 @@ class Tier:
             label=verdict.label if verdict else None,
             probability=verdict.probability if verdict else None,
             entropy=verdict.entropy if verdict else None,
-            threshold=self.sections.thresholds.get(exit_name) if exit_name else None,
+            threshold=self.thresholds.get(exit_name) if exit_name else None,
             exit=exit_name,
             used=used,
             absent=tuple(sorted(state.absent)),
@@ -419,26 +474,59 @@ class Tier:
         return [decision]
 
     def _cut_short(self, slot: int, reason: str, now: float) -> list[Action]:
-        """Decide with whatever is there; used when there is no room or no time left."""
+        """End it with whatever is there; used when there is no room or no time left."""
         state = self._open[slot]
+        if self._has_parent:
+            feed = Feed(slot, None) if state.stage == "features" else None
+            return self._pass_on(slot, feed)
         if state.stage == "summaries" and state.scores and self.sections.has_local:
             self._judge_local(state)
         if not state.scores:
             return self._decide(slot, state, None, reason, now)
         return self._decide_best(slot, reason, now)
 
-    def _make_room(self, now: float) -> list[Action]:
-        if len(self._open) < self.config.max_open_slots:
-            return []
-        return self._cut_short(next(iter(self._open)), "overload", now)
+    # -- bounds ----------------------------------------------------------------------------
+
+    def _is_full(self, more_bytes: int) -> bool:
+        return (
+            len(self._open) >= self.config.max_open_slots
+            or self.held_bytes + more_bytes > self.config.max_open_bytes
+        )
+
+    def _make_room(self, more_bytes: int, now: float, *, backlog: bool) -> list[Action]:
+        """End the oldest slots until one more fits; a backlog slot ends no fresh one."""
+        actions: list[Action] = []
+        while self._open and self._is_full(more_bytes):
+            victim = self._victim()
+            if backlog and not self._open[victim].late:
+                break
+            actions += self._cut_short(victim, "overload", now)
+        return actions
+
+    def _shed(self, now: float) -> list[Action]:
+        """End the oldest slots until what is held is within its bound again."""
+        actions: list[Action] = []
+        while self._open and self.held_bytes > self.config.max_open_bytes:
+            actions += self._cut_short(self._victim(), "overload", now)
+        return actions
+
+    def _victim(self) -> int:
+        """The slot to end early: the oldest backlog, else the oldest."""
+        late = (slot for slot, state in self._open.items() if state.late)
+        return next(late, next(iter(self._open)))
+
+    def _accepted(self, state: _Slot, frame: Frame) -> None:
+        state.payload_bytes += wire.HEADER_BYTES + len(frame.body)
+        state.held_bytes += len(frame.body)
+        self.held_bytes += len(frame.body)
+        self.counts["accepted"] += 1
 
     def _forget(self, slot: int) -> None:
-        reported = self._open.pop(slot).boots
-        for member in self._misses.keys() - reported.keys():
-            self._misses[member] += 1
-        self._closed[slot] = None
-        while len(self._closed) > self.config.remembered_slots:
-            self._closed.popitem(last=False)
+        state = self._open.pop(slot)
+        self.held_bytes -= state.held_bytes
+        if not state.late:
+            self._members.slot_ended(state.boots.keys())
+        self._closed.add(slot)
 
     def _acceptable(self, member: int, frame: Frame, kind: Kind) -> bool:
         if frame.kind is not kind:

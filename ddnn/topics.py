@@ -14,6 +14,7 @@ topic           who writes it                          what
 
 What people and tools read is JSON under ddnn/<site>/: decision, ledger (retained),
 status/<node> (retained, with a will), model/manifest and model/section/<sha256>/<i> (retained).
+What they write there: settings (retained) and recall, a consumer's request for past decisions.
 """
 
 from __future__ import annotations
@@ -67,6 +68,14 @@ def ledger(site: str) -> str:
     return f"ddnn/{site}/ledger"
 
 
+def settings(site: str) -> str:
+    return f"ddnn/{site}/settings"
+
+
+def recall(site: str) -> str:
+    return f"ddnn/{site}/recall"
+
+
 def status(site: str, node: str) -> str:
     return f"ddnn/{site}/status/{node}"
 
@@ -99,6 +108,10 @@ def member_of(topic: str) -> int | None:
 
 def replay(site: str) -> str:
     return f"ddnn/{site}/replay"
+
+
+def worker_status_filter() -> str:
+    return "ddnn/_cloud/status/+"
 
 
 def summary_filter(site: str) -> str:

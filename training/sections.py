@@ -3,35 +3,38 @@
 Every number that decides a bit is a whole number small enough to be exact in float32, so the
 same file gives the same bytes on every machine, thread count and optimisation level.
 
-Binary weights are stored as packed bits, one uint8 initializer for the whole section, and
-unpacked by BitShift, BitwiseAnd, Cast, Mul and Sub; onnxruntime folds that when it loads the
-file, so run time is that of plain weights.
-
 A binary block is conv 3x3 (pad 1) -> threshold -> max pool 3x3 (stride 2, pad 1) -> +1/-1. With
 v the whole-number conv sum and T the channel's threshold, 2v + 1 - 2T is odd: never 0, so that
-clipping to [-1, 1] is an exact sign. Thresholding before pooling is the same as after it, since
-both are monotone. Device sections do this in float32, edge and cloud sections in uint8 around
-128 (QLinearConv), where 128 itself stands for a member that is not there and for padding.
+clipping it is an exact sign. Thresholding before pooling is the same as after it, since both are
+monotone. What the graphs do beyond that is there to be fast:
+
+- The first block of a device section, on few channels, is a float32 Conv with the Clip fused into
+  it; every later block, and all of an edge or cloud section, is QLinearConv around 128, where 128
+  itself stands for padding and for a member that is not there.
+- The last block clips to 0 and 1 instead of -1 and +1, which is what packing wants; the exit makes
+  up for it in its weights and offsets.
+- A channel that batch norm turns round costs nothing: the weights that read it are negated, and
+  its packed bits are flipped where they leave.
+
+With nobody there (every mask byte 0) a section still answers: CC and AP see neutral inputs, MP
+sees -1 everywhere. Nodes decide nothing on such a sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from ddnn.bundle import OPSET
+from training.graph import BOOL, FLOAT, I8, I32, U8, Graph
 
-#: onnxruntime 1.20 reads it; newer ones do not change what these graphs mean.
-IR_VERSION = 10
 EXACT = 2**24  #: whole numbers up to this are exact in float32
+#: An AP sum of members' +1/-1 must fit into a byte around 128.
+MAX_MEMBERS = 127
 Aggregation = Literal["MP", "AP", "CC"]
-_FLOAT, _U8, _I8 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Block:
     def check_exact(self, largest_input: int) -> None:
         """Raise ValueError where inputs within -largest..largest might not give exact sums."""
         weighted = 2 * largest_input * int(np.prod(self.signs.shape[1:]))
-        _check_exact(weighted + 1 + 2 * int(np.abs(self.threshold).max()))
+        _check_exact("a block's sums", weighted + 1 + 2 * int(np.abs(self.threshold).max()))
 
 
 @dataclass(frozen=True)
@@ -70,94 +73,23 @@ class Head:
     shift: int = 0
 
     def check_exact(self) -> None:
-        """Raise ValueError where an intermediate might not be exact in float32."""
+        """Raise ValueError where an intermediate might not be exact in float32.
+
+        In the section x is 0 or 1 and weights are twice as large, so that a sum of some of the
+        terms reaches 2 F m; one that has the offset in it stays within F m + |offset|.
+        """
         bound = len(self.signs) * int(np.abs(self.multiplier).max()) * 2
-        _check_exact(bound + int(np.abs(self.offset).max()))
+        _check_exact(
+            f"an exit over {len(self.signs)} features", bound + int(np.abs(self.offset).max())
+        )
 
 
-def _check_exact(largest: int) -> None:
+def _check_exact(what: str, largest: int) -> None:
     if largest >= EXACT:
-        raise ValueError(f"parameters reach {largest}: not exact in float32 (limit {EXACT})")
-
-
-@dataclass
-class _Graph:
-    """A graph under construction; every method returns the name of what it adds."""
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict)
-    signs: list[npt.NDArray[np.int8]] = field(default_factory=list)
-    sign_names: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def fresh(self) -> str:
-        self.count += 1
-        return f"t{self.count}"
-
-    def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: object) -> str:
-        out = out or self.fresh()
-        self.nodes.append(helper.make_node(kind, list(inputs), [out], **attributes))
-        return out
-
-    def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
-        array = np.ascontiguousarray(value, dtype)
-        for name, known in self.constants.items():
-            same = known.dtype == array.dtype and known.shape == array.shape
-            if same and np.array_equal(known, array):
-                return name
-        name = f"c{len(self.constants)}"
-        self.constants[name] = array
-        return name
-
-    def weights(self, signs: npt.NDArray[np.int8]) -> str:
-        """Name of a float tensor +2/-2 of this shape; made by `unpack` at the end."""
-        self.signs.append(signs)
-        self.sign_names.append(f"w{len(self.signs)}")
-        return self.sign_names[-1]
-
-    def unpack(self) -> None:
-        """Prepend the nodes that make all weights from one packed initializer."""
-        if not self.signs:
-            return
-        body, self.nodes = self.nodes, []
-        flat = np.concatenate([s.reshape(-1) for s in self.signs]) > 0
-        packed = self.constant(np.packbits(flat, bitorder="little")[:, None], np.uint8)
-        shifted = self.op(
-            "BitShift", packed, self.constant(np.arange(8), np.uint8), direction="RIGHT"
+        raise ValueError(
+            f"{what} may reach {largest}, which is not exact in float32 (limit {EXACT}): "
+            "smaller multipliers and offsets or fewer inputs are needed"
         )
-        bits = self.op("BitwiseAnd", shifted, self.constant(1, np.uint8))
-        wide = self.op("Mul", self.op("Cast", bits, to=_FLOAT), self.constant(4, np.float32))
-        values = self.op("Sub", wide, self.constant(2, np.float32))
-        values = self.op("Reshape", values, self.constant([-1], np.int64))
-        begin = 0
-        for name, signs in zip(self.sign_names, self.signs, strict=True):
-            end = begin + signs.size
-            part = self.op(
-                "Slice", values, self.constant([begin], np.int64), self.constant([end], np.int64)
-            )
-            self.op("Reshape", part, self.constant(signs.shape, np.int64), out=name)
-            begin = end
-        self.nodes += body
-
-    def build(
-        self,
-        inputs: Sequence[tuple[str, tuple[int, ...]]],
-        outputs: Sequence[tuple[str, int, tuple[int, ...]]],
-    ) -> bytes:
-        self.unpack()
-        graph = helper.make_graph(
-            self.nodes,
-            "s",
-            [helper.make_tensor_value_info(n, _U8, ["N", *shape]) for n, shape in inputs],
-            [helper.make_tensor_value_info(n, t, ["N", *shape]) for n, t, shape in outputs],
-            [numpy_helper.from_array(array, name) for name, array in self.constants.items()],
-        )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-        )
-        model.producer_name = ""
-        onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString(deterministic=True)
 
 
 def pooled(size: int) -> int:
@@ -174,30 +106,31 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
     """The section of a camera: image u8 (N, H, W, C) -> scores u8 (N, K), features u8 (N, B).
 
     The head's result is clipped to 0..255: the quantised scores, 128 standing for 0.
+
+    Raises:
+        ValueError: parameters that do not fit together, or are too large to be exact.
     """
-    head.check_exact()
     height, width, channels = image
-    g = _Graph()
-    x = g.op("Cast", g.op("Transpose", "image", perm=[0, 3, 1, 2]), to=_FLOAT)
-    for number, block in enumerate(blocks):
-        block.check_exact(1 if number else 255)
-        bias = g.constant(1 - 2 * block.threshold, np.float32)
-        x = g.op("Conv", x, g.weights(block.signs), bias, pads=[1, 1, 1, 1])
-        x = g.op("Clip", x, g.constant(-1, np.float32), g.constant(1, np.float32))
-        x = _pool(g, x)
-        if block.flip.any():
-            signs = np.where(block.flip, -1, 1).reshape(1, -1, 1, 1)
-            x = g.op("Mul", x, g.constant(signs, np.float32))
-        height, width, channels = pooled(height), pooled(width), len(block.signs)
-    bits = height * width * channels
-    x = g.op("Flatten", x)
-    _pack(g, x, bits, out="features")
-    y = _head(g, x, head)
-    y = g.op("Clip", y, g.constant(0, np.float32), g.constant(255, np.float32))
-    g.op("Cast", y, to=_U8, out="scores")
+    shape = _check_shapes((channels, height, width), blocks, head)
+    blocks[0].check_exact(255)
+    g = Graph()
+    x = g.op("Cast", g.op("Transpose", "image", perm=[0, 3, 1, 2]), to=FLOAT)
+    # A block that another one follows gives 127 and 129, as the quantised blocks want it.
+    low, high, zero = (0, 1, 0) if len(blocks) == 1 else (127, 129, 128)
+    bias = g.constant(zero + 1 - 2 * blocks[0].threshold, FLOAT)
+    x = g.op("Conv", x, g.signs(blocks[0].signs), bias, pads=[1, 1, 1, 1])
+    x = _pool(g, g.op("Clip", x, g.constant(low, FLOAT), g.constant(high, FLOAT)))
+    if len(blocks) > 1:
+        x = _quantised(g, g.op("Cast", x, to=U8), blocks[1:], 1, blocks[0].flip)
+        x = g.op("Cast", x, to=FLOAT)
+    flip = np.repeat(blocks[-1].flip, shape[1] * shape[2])
+    y = _exit(g, g.op("Flatten", x), head, flip)
+    y = g.op("Clip", y, g.constant(0, FLOAT), g.constant(255, FLOAT))
+    g.op("Cast", y, to=U8, out="scores")  # rounds down, as all are positive
+    _pack(g, x, flip, out="features")
     return g.build(
         [("image", image)],
-        [("scores", _U8, (len(head.offset),)), ("features", _U8, (packed_bytes(bits),))],
+        [("scores", U8, (len(head.offset),)), ("features", U8, (packed_bytes(len(flip)),))],
     )
 
 
@@ -210,7 +143,8 @@ def local_section(
 ) -> bytes:
     """The local aggregator: scores u8 (N, M, K), mask u8 (N, M) -> logits i32 (N, K).
 
-    A score of 128 stands for 0. Whatever a masked row holds has no influence.
+    A score of 128 stands for 0. Whatever a masked row holds has no influence. With nobody there
+    MP and AP give equal logits (entropy 1), CC its offsets.
 
     Args:
         head: CC only: a linear layer of any whole weights; `signs` (M * K, K) are the weights.
@@ -221,44 +155,45 @@ def local_section(
     Raises:
         ValueError: numbers so large that a step would not be exact in float32.
     """
-    g = _Graph()
+    g = Graph()
     # By way of bool: a mask byte other than 0 and 1 must not weigh a member.
-    there = g.op("Cast", "mask", to=TensorProto.BOOL)
-    rows = g.op("Unsqueeze", g.op("Cast", there, to=_FLOAT), g.constant([2], np.int64))
-    scores = g.op("Cast", "scores", to=_FLOAT)
-    centred = g.op("Mul", g.op("Sub", scores, g.constant(128, np.float32)), rows)
+    there = g.op("Cast", "mask", to=BOOL)
+    rows = g.op("Unsqueeze", g.op("Cast", there, to=FLOAT), g.sizes(2))
+    scores = g.op("Cast", "scores", to=FLOAT)
+    centred = g.op("Mul", g.op("Sub", scores, g.constant(128, FLOAT)), rows)
     if kind == "AP":
-        counts = np.arange(members + 1)
-        shares = np.round(4096 / np.maximum(counts, 1)) if table is None else np.asarray(table)
-        if shares.shape != counts.shape:
-            raise ValueError(f"AP over {members} members needs {members + 1} factors")
-        _check_exact(int((np.abs(shares) * counts).max()) * 128)
-        axis = g.constant([1], np.int64)
-        count = g.op("ReduceSum", g.op("Cast", there, to=TensorProto.INT32), axis, keepdims=1)
-        share = g.op("Gather", g.constant(shares, np.float32), count)
-        y = g.op("Mul", g.op("ReduceSum", centred, axis, keepdims=0), share)
+        y = _mean(g, centred, there, members, table)
     elif kind == "MP":
-        axis = g.constant([1], np.int64)
-        gone = g.op("Sub", rows, g.constant(1, np.float32))
-        low = g.op("Mul", gone, g.constant(128, np.float32))
-        y = g.op("ReduceMax", g.op("Add", centred, low), axis, keepdims=0)
+        gone = g.op("Sub", rows, g.constant(1, FLOAT))
+        low = g.op("Mul", gone, g.constant(128, FLOAT))
+        y = g.op("ReduceMax", g.op("Add", centred, low), g.sizes(1), keepdims=0)
         factor = 1 if table is None else int(np.asarray(table).reshape(()))
         if factor != 1:
-            _check_exact(128 * factor)
-            y = g.op("Mul", y, g.constant(factor, np.float32))
+            _check_exact("the local exit", 128 * abs(factor))
+            y = g.op("Mul", y, g.constant(factor, FLOAT))
     else:
         if head is None or head.signs.shape != (members * classes, classes):
             raise ValueError("CC needs weights (members * classes, classes)")
         largest = np.abs(head.signs.astype(np.int64)).sum(0) * 128 + np.abs(head.offset)
-        _check_exact(int(largest.max()))
-        flat = g.op("Flatten", centred)
-        y = g.op("MatMul", flat, g.constant(head.signs, np.float32))
-        y = g.op("Add", y, g.constant(head.offset, np.float32))
-    g.op("Cast", y, to=TensorProto.INT32, out="logits")
+        _check_exact("the local exit", int(largest.max()))
+        weights = g.constant(head.signs, FLOAT)
+        y = g.op("Gemm", g.op("Flatten", centred), weights, g.constant(head.offset, FLOAT))
+    g.op("Cast", y, to=I32, out="logits")
     return g.build(
-        [("scores", (members, classes)), ("mask", (members,))],
-        [("logits", TensorProto.INT32, (classes,))],
+        [("scores", (members, classes)), ("mask", (members,))], [("logits", I32, (classes,))]
     )
+
+
+def _mean(g: Graph, centred: str, there: str, members: int, table: npt.ArrayLike | None) -> str:
+    """AP of float (N, M, K): the sum over the members there times a factor for their number."""
+    counts = np.arange(members + 1)
+    shares = np.round(4096 / np.maximum(counts, 1)) if table is None else np.asarray(table)
+    if shares.shape != counts.shape:
+        raise ValueError(f"AP over {members} members needs {members + 1} factors")
+    _check_exact("the local exit", int((np.abs(shares) * counts).max()) * 128)
+    count = g.op("ReduceSum", g.op("Cast", there, to=I32), g.sizes(1), keepdims=1)
+    share = g.op("Gather", g.constant(shares, FLOAT), count)
+    return g.op("Mul", g.op("ReduceSum", centred, g.sizes(1), keepdims=0), share)
 
 
 def upper_section(
@@ -276,80 +211,154 @@ def upper_section(
         feature_map: (channels, height, width) of one member's features.
         kind: CC joins the members' channels; MP takes +1 where any member has it; AP adds up.
         edge_features: also give `edge_features` u8 (N, B'), the last block's bits, packed.
+
+    Raises:
+        ValueError: parameters that do not fit together, or are too large to be exact.
     """
-    head.check_exact()
+    if not 1 <= members <= MAX_MEMBERS:
+        raise ValueError(f"a section for {members} members: 1 to {MAX_MEMBERS} are possible")
     channels, height, width = feature_map
     bits = channels * height * width
-    g = _Graph()
-    table = np.where(np.arange(256)[:, None] >> np.arange(8) & 1, 129, 127)
-    index = g.op("Cast", "features", to=TensorProto.INT32)
-    x = g.op("Gather", g.constant(table, np.uint8), index)
-    shape = [0, members, packed_bytes(bits) * 8]
-    x = g.op("Reshape", x, g.constant(shape, np.int64))
-    if bits % 8:
-        ends = (g.constant([0], np.int64), g.constant([bits], np.int64))
-        x = g.op("Slice", x, *ends, g.constant([2], np.int64))
-    there = g.op("Cast", g.op("Unsqueeze", "mask", g.constant([2], np.int64)), to=TensorProto.BOOL)
-    # For MP a member that is not there must lose against any that is.
-    x = g.op("Where", there, x, g.constant(127 if kind == "MP" else 128, np.uint8))
-    if kind == "CC":
-        channels *= members
-    elif kind == "MP":
-        wide = g.op("Cast", x, to=TensorProto.INT32)
-        x = g.op("ReduceMax", wide, g.constant([1], np.int64), keepdims=0)
-        x = g.op("Cast", x, to=_U8)
-    else:
-        centred = g.op("Sub", g.op("Cast", x, to=_FLOAT), g.constant(128, np.float32))
-        total = g.op("ReduceSum", centred, g.constant([1], np.int64), keepdims=0)
-        x = g.op("Cast", g.op("Add", total, g.constant(128, np.float32)), to=_U8)
-    x = g.op("Reshape", x, g.constant([0, channels, height, width], np.int64))
-    one, centre = g.constant(1, np.float32), g.constant(128, np.uint8)
-    for number, block in enumerate(blocks):
-        block.check_exact(members if kind == "AP" and not number else 1)
-        weights = g.op("Cast", g.weights(block.signs), to=_I8)
-        x = g.op(
-            "QLinearConv", x, one, centre, weights, one, g.constant(0, np.int8), one, centre,
-            g.constant(1 - 2 * block.threshold, np.int32), pads=[1, 1, 1, 1],
-        )  # fmt: skip
-        x = _pool(g, x)
-        x = g.op("Clip", x, g.constant(127, np.uint8), g.constant(129, np.uint8))
-        if block.flip.any():
-            # 127 and 129 differ in the seven bits of 0xFE.
-            turn = np.where(block.flip, 0xFE, 0).reshape(1, -1, 1, 1)
-            x = g.op("BitwiseXor", x, g.constant(turn, np.uint8))
-        height, width, channels = pooled(height), pooled(width), len(block.signs)
-    x = g.op("Sub", g.op("Cast", g.op("Flatten", x), to=_FLOAT), g.constant(128, np.float32))
-    outputs = [("logits", TensorProto.INT32, (len(head.offset),))]
+    joined = channels * members if kind == "CC" else channels
+    shape = _check_shapes((joined, height, width), blocks, head)
+    g = Graph()
+    x = _join(g, members, bits, kind)
+    x = g.reshape(x, 0, joined, height, width)
+    x = g.op("Cast", _quantised(g, x, blocks, members if kind == "AP" else 1), to=FLOAT)
+    outputs = [("logits", I32, (len(head.offset),))]
+    flip = np.repeat(blocks[-1].flip, shape[1] * shape[2])
     if edge_features:
-        up = height * width * channels
-        _pack(g, x, up, out="edge_features")
-        outputs.append(("edge_features", _U8, (packed_bytes(up),)))
-    g.op("Cast", _head(g, x, head), to=TensorProto.INT32, out="logits")
+        _pack(g, x, flip, out="edge_features")
+        outputs.append(("edge_features", U8, (packed_bytes(len(flip)),)))
+    else:
+        # onnxruntime runs quantised blocks channels last; so the exit may read that order at once.
+        order = np.arange(len(flip)).reshape(shape).transpose(1, 2, 0).reshape(-1)
+        head = Head(head.signs[order], head.multiplier, head.offset, head.shift)
+        flip = flip[order]
+        x = g.op("Transpose", x, perm=[0, 2, 3, 1])
+    y = _exit(g, g.op("Flatten", x), head, flip)
+    if head.shift:
+        y = g.op("Floor", y)
+    g.op("Cast", y, to=I32, out="logits")
     return g.build([("features", (members, packed_bytes(bits))), ("mask", (members,))], outputs)
 
 
-def _pool(g: _Graph, x: str) -> str:
+def _check_shapes(
+    shape: tuple[int, int, int], blocks: Sequence[Block], head: Head
+) -> tuple[int, int, int]:
+    """(channels, height, width) after the blocks; ValueError where parameters do not fit."""
+    if not blocks:
+        raise ValueError("a section needs one block or more")
+    channels, height, width = shape
+    for number, block in enumerate(blocks):
+        outputs = len(block.signs)
+        if block.signs.shape != (outputs, channels, 3, 3):
+            raise ValueError(
+                f"block {number} has weights {block.signs.shape} for {channels} input channels"
+            )
+        if block.threshold.shape != (outputs,) or block.flip.shape != (outputs,):
+            raise ValueError(f"block {number} needs one threshold and flip for each channel")
+        channels, height, width = outputs, pooled(height), pooled(width)
+    features, classes = channels * height * width, len(head.offset)
+    if head.signs.shape != (features, classes) or head.multiplier.shape != (classes,):
+        raise ValueError(
+            f"an exit over {features} features and {classes} classes does not fit "
+            f"weights {head.signs.shape} and multipliers {head.multiplier.shape}"
+        )
+    if not all((np.abs(part.signs) == 1).all() for part in (*blocks, head)):
+        raise ValueError("binary weights must be +1 or -1")
+    head.check_exact()
+    return channels, height, width
+
+
+def _join(g: Graph, members: int, bits: int, kind: Aggregation) -> str:
+    """Packed features and mask -> u8 of 127, 128, 129 (AP: 128 +- members): (N, M * bits or bits).
+
+    A masked member's bytes are looked up in the last row of the table, whatever they are.
+    """
+    # For MP a member that is not there must lose against any that is.
+    absent = -1 if kind == "MP" else 0
+    steps = np.where(np.arange(256)[:, None] >> np.arange(8) & 1, 1, -1)
+    steps = np.concatenate([steps, np.full((1, 8), absent)])
+    table = g.constant(steps, FLOAT) if kind == "AP" else g.constant(steps + 128, U8)
+    # By way of bool: any mask byte but 0 means that the member is there.
+    there = g.op("Unsqueeze", g.op("Cast", "mask", to=BOOL), g.sizes(2))
+    index = g.op("Where", there, g.op("Cast", "features", to=I32), g.constant(256, I32))
+    x = g.reshape(g.op("Gather", table, index), 0, members, packed_bytes(bits) * 8)
+    if bits % 8:
+        x = g.op("Slice", x, g.sizes(0), g.sizes(bits), g.sizes(2))
+    if kind == "MP":
+        return g.op("ReduceMax", x, g.sizes(1), keepdims=0)
+    if kind == "AP":
+        total = g.op("ReduceSum", x, g.sizes(1), keepdims=0)
+        return g.op("Cast", g.op("Add", total, g.constant(128, FLOAT)), to=U8)
+    return x
+
+
+def _quantised(
+    g: Graph,
+    x: str,
+    blocks: Sequence[Block],
+    largest_input: int,
+    flip: npt.NDArray[np.bool_] | None = None,
+) -> str:
+    """Blocks on u8 around 128 (N, C, H, W) -> u8 0 or 1, flips of the last block left undone.
+
+    Scales are 1 and zero points 128, so that QLinearConv gives 128 + 2v + 1 - 2T, cut off at
+    0 and 255: on the right side of 128 all the same. The last block's zero point is 0.
+
+    Args:
+        largest_input: how far from 128 `x` may be.
+        flip: input channels that are the wrong way round. Reading them with negated weights
+            makes up for it; padding is 0 either way.
+    """
+    one, zero, centre = g.constant(1, FLOAT), g.constant(0, U8), g.constant(128, U8)
+    for number, block in enumerate(blocks):
+        block.check_exact(1 if number else largest_input)
+        last = number == len(blocks) - 1
+        signs = block.signs
+        if flip is not None:
+            signs = np.where(flip[:, None, None], -signs, signs)
+        weights = g.op("Cast", g.signs(signs), to=I8)
+        x = g.op(
+            "QLinearConv", x, one, centre, weights, one, g.constant(0, I8),
+            one, zero if last else centre, g.constant(1 - 2 * block.threshold, I32),
+            pads=[1, 1, 1, 1],
+        )  # fmt: skip
+        low, high = (0, 1) if last else (127, 129)
+        x = g.op("Clip", _pool(g, x), g.constant(low, U8), g.constant(high, U8))
+        flip = block.flip
+    return x
+
+
+def _pool(g: Graph, x: str) -> str:
     return g.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
 
 
-def _head(g: _Graph, x: str, head: Head) -> str:
-    """(N, F) of +1/-1 -> (N, K) whole numbers, all steps exact."""
-    sums = g.op("MatMul", x, g.weights(head.signs))  # weights are +-2: twice the sum
-    # Half the multiplier keeps whole numbers: twice the sum is even.
-    y = g.op("Mul", sums, g.constant(head.multiplier / 2, np.float32))
-    y = g.op("Add", y, g.constant(head.offset, np.float32))
-    if head.shift:
-        y = g.op("Floor", g.op("Mul", y, g.constant(2.0**-head.shift, np.float32)))
-    return y
+def _exit(g: Graph, x: str, head: Head, flip: npt.NDArray[np.bool_]) -> str:
+    """Bits 0/1 float (N, F), those of `flip` (F,) the wrong way round -> float (N, K), not floored.
+
+    With x = 2b - 1: (s . x) m + o = (2 s m) . b + o - m sum(s). Divided by a power of two, which
+    keeps every step as exact as it was.
+    """
+    signs = np.where(flip[:, None], -head.signs, head.signs)
+    scale = 2.0**-head.shift
+    weights = g.op("Mul", g.signs(signs), g.constant(head.multiplier * scale, FLOAT))
+    offset = head.offset - head.multiplier * signs.sum(axis=0, dtype=np.int64)
+    return g.op("Gemm", x, weights, g.constant(offset * scale, FLOAT))
 
 
-def _pack(g: _Graph, x: str, bits: int, *, out: str) -> str:
-    """(N, bits) of +1/-1 -> (N, B) uint8, bit i of byte b being element 8 b + i."""
+def _pack(g: Graph, x: str, flip: npt.NDArray[np.bool_], *, out: str) -> str:
+    """Float bits 0/1 (N, ...), F in all -> u8 (N, B): bit i of byte b is element 8 b + i.
+
+    Bits of `flip` (F,) are turned round.
+    """
+    bits, size = len(flip), packed_bytes(len(flip))
     if bits % 8:
-        pads = g.constant([0, 0, 0, -bits % 8], np.int64)
-        x = g.op("Pad", x, pads, g.constant(-1, np.float32))
-    x = g.op("Reshape", x, g.constant([-1, 8], np.int64))
-    powers = g.constant(2.0 ** np.arange(8)[:, None] / 2, np.float32)
-    x = g.op("Add", g.op("MatMul", x, powers), g.constant(127.5, np.float32))
-    x = g.op("Cast", x, to=_U8)
-    return g.op("Reshape", x, g.constant([-1, packed_bytes(bits)], np.int64), out=out)
+        x = g.op("Pad", g.op("Flatten", x), g.sizes(0, 0, 0, -bits % 8), g.constant(0, FLOAT))
+    x = g.op("MatMul", g.reshape(x, -1, 8), g.constant(2.0 ** np.arange(8)[:, None], FLOAT))
+    x = g.op("Cast", x, to=U8)
+    if not flip.any():
+        return g.reshape(x, -1, size, out=out)
+    turned = g.constant(np.packbits(flip, bitorder="little"), U8)
+    return g.op("BitwiseXor", g.reshape(x, -1, size), turned, out=out)

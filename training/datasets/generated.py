@@ -36,8 +36,9 @@ _OBJECT = 2
 class Scene:
     """One sample with what is known about it.
 
-    images (D, H, W, 3) uint8; visible (D,) float, pixels covered by the object where nothing
-    hides it; mask (D, H, W) float 0..1, the object's share of each pixel; foot (3,) metres.
+    images (D, H, W, 3) uint8; seen (D,) bool; mask (D, H, W) float32, the object's share of each
+    pixel (all 0 where it is not seen); foot (3,) metres, where it stands on the ground; heading:
+    direction of travel, radians.
     """
 
     images: NDArray[np.uint8]
@@ -53,7 +54,7 @@ def _site(side: int) -> Site:
 
 
 def _develop(
-    linear: Floats, environment: Environment, camera: int, exposure: float, noise: Floats
+    linear: Floats, environment: Environment, camera: int, exposure: np.float32, noise: Floats
 ) -> NDArray:
     """From light (3, H, W) to an 8-bit picture (H, W, 3): exposure, noise, tone curve."""
     size = linear.shape[-1]
@@ -96,11 +97,11 @@ def render_scene(label: int | None, seed: int, index: int, size: int = SIZE_PX) 
         mask = shrink((full.owner == _OBJECT).astype(np.float32), SUPERSAMPLING)
         visible = float(mask.sum()) >= least
         casters = site.casters + environment.things
+        without = shade(empty, environment.light, casters)
+        # The camera had set its exposure before the object came.
+        exposure = np.float32(0.22 / without.mean())
         # Below the limit the object is left out with its shadow: an unseen view shows nothing
         # of it, not even a sliver that would tell a network what a person cannot tell.
-        # The camera has set its exposure on the scene without the object.
-        without = shade(empty, environment.light, casters)
-        exposure = np.float32(0.22 / without.mean())
         linear = shade(full, environment.light, casters + solids) if visible else without
         noise = sensor.standard_normal((3, size, size), np.float32)
         images.append(_develop(shrink(linear, SUPERSAMPLING), environment, number, exposure, noise))
@@ -110,10 +111,18 @@ def render_scene(label: int | None, seed: int, index: int, size: int = SIZE_PX) 
 
 
 def draw_labels(samples: int, seed: int) -> NDArray[np.int64]:
-    """Labels (N,) in the fixed shares, in an order drawn from the seed."""
-    counts = [round(samples * share) for share in SHARES[1:]]
-    labels = np.repeat(np.arange(len(CLASSES)), [samples - sum(counts), *counts])
-    return np.random.default_rng([seed, 2**20]).permutation(labels).astype(np.int64)
+    """Labels (N,) in the fixed shares, in training (the first 80 %) and in test, in random order."""
+    rng = np.random.default_rng([seed, 2**20])
+    parts = []
+    for size in (_train_size(samples), samples - _train_size(samples)):
+        counts = [round(size * share) for share in SHARES[1:]]
+        labels = np.repeat(np.arange(len(CLASSES)), [size - sum(counts), *counts])
+        parts.append(rng.permutation(labels))
+    return np.concatenate(parts).astype(np.int64)
+
+
+def _train_size(samples: int) -> int:
+    return samples * 4 // 5
 
 
 def generate(
@@ -144,7 +153,7 @@ def generate(
         images[index], seen[index] = scene.images, scene.seen
         if progress is not None:
             progress(index + 1, samples)
-    split = int(samples * 0.8)
+    split = _train_size(samples)
     return MultiCameraSet(
         images=images,
         labels=labels,

@@ -100,7 +100,7 @@ def read_mvmc(arrays: Arrays, name: str, seed: int) -> MultiCameraSet:
     images = np.round(np.clip(views / largest, 0, 1) * 255).astype(np.uint8)
     images[per_view < 0] = 0
     order = np.random.default_rng(seed).permutation(len(labels))
-    train = round(len(labels) * (1 - TEST_SHARE))
+    train = int(len(labels) * (1 - TEST_SHARE))  # 680 of 851, as in the paper
     return MultiCameraSet(
         images=images,
         labels=labels,
