@@ -17,7 +17,7 @@ from ddnn import status, topics
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import NodeSettings, boot_id
 from ddnn.models import ModelFeed
-from ddnn.mqtt import Client, Message, Will
+from ddnn.mqtt import Client, Message, Publish, Will
 
 log = logging.getLogger(__name__)
 STATUS_EVERY_S = 30.0
@@ -103,8 +103,9 @@ class CloudService:
             return
         answer = self._worker.answer(site, message.payload)
         if answer is not None:
-            self._client.publish(
-                topics.answer(site), answer, qos=1, correlation=message.correlation
+            # Without a connection it is too late for this answer: it is not kept.
+            self._client.send(
+                Publish(topics.answer(site), answer, qos=1, correlation=message.correlation)
             )
 
     def _status(self, state: str) -> bytes:
@@ -120,8 +121,8 @@ class CloudService:
 
     def _report(self, state: str = "online") -> None:
         topic = topics.worker_status(self._settings.worker)
-        info = self._client.publish(topic, self._status(state), qos=1, retain=True)
-        if state != "online" and self._client.connected.is_set():
+        info = self._client.send(Publish(topic, self._status(state), qos=1, retain=True))
+        if state != "online" and info is not None and self._client.connected.is_set():
             info.wait_for_publish(2.0)
 
 

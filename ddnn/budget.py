@@ -13,6 +13,7 @@ from itertools import pairwise
 import msgspec
 
 from ddnn.errors import ConfigError
+from ddnn.measurements import Calibration
 
 #: Correction per window, as the power of (wanted / received): lower is calmer, higher is faster.
 GAIN = 0.5
@@ -42,6 +43,22 @@ class Curve:
             if not low.threshold < high.threshold or low.bytes_per_frame < high.bytes_per_frame:
                 raise ConfigError("along a curve thresholds must rise and bytes must not")
         self.points = tuple(points)
+
+    @classmethod
+    def of(cls, calibration: Calibration | None, cameras: int) -> Curve | None:
+        """The curve that a bundle's manifest carries, or None where it carries none."""
+        if calibration is None:
+            return None
+        points = [
+            CurvePoint(
+                threshold=point.thresholds["local"],
+                bytes_per_frame=point.camera_bytes * cameras,
+                accuracy=point.accuracy,
+            )
+            for point in calibration.curve
+            if "local" in point.thresholds
+        ]
+        return cls(points) if len(points) >= 2 else None
 
     @property
     def lowest(self) -> float:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import msgspec
@@ -33,6 +32,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ddnn.errors import BundleError
+from ddnn.measurements import (
+    EXITS,
+    Accuracy,
+    Calibration,
+    ExitKey,
+    MissingTable,
+    Threshold,
+    check_calibration,
+    check_missing,
+)
 
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_SECTION_BYTES = 64_000_000
@@ -44,15 +53,6 @@ OPSET = 18
 Size = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Role = Annotated[str, msgspec.Meta(pattern=r"^((device|local|edge)/(0|[1-9]\d{0,3})|cloud)$")]
-Threshold = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Bytes = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-ExitKey = Literal["local", "edge", "cloud"]
-#: In the order in which they are asked.
-EXITS: tuple[ExitKey, ...] = ("local", "edge", "cloud")
-MAX_CURVE_POINTS = 32
-MAX_MISSING_SETS = 1024
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,88 +108,6 @@ class ExitInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threshold: Threshold | None = None
 
 
-class Accuracy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Accuracy measured with the exported sections, as shares 0..1."""
-
-    samples: int
-    overall: float
-    exits: dict[Literal["local", "edge", "cloud"], float]
-    exit_shares: dict[Literal["local", "edge", "cloud"], float]
-
-
-class CurvePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the bundle does with its thresholds set so.
-
-    Attributes:
-        thresholds: of every exit but the last.
-        exit_shares: of the samples, by the exit that answers.
-        accuracy: share of right answers, whichever exit gave them.
-        camera_bytes: mean payload that one camera sends for one frame.
-        cloud_bytes: mean payload that a site sends to the cloud for one frame.
-    """
-
-    thresholds: dict[ExitKey, Threshold]
-    exit_shares: dict[ExitKey, Share]
-    accuracy: Share
-    camera_bytes: Bytes
-    cloud_bytes: Bytes
-
-
-class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the thresholds were chosen, and what others would have given.
-
-    Measured on validation samples: part of the training split, never the test split, so that
-    choosing another point spoils no measurement. Along the curve the first exit's threshold
-    rises and traffic does not; the later exits keep the thresholds of the manifest.
-
-    Attributes:
-        goal: as text, such as `accuracy` or `bytes=18`.
-        samples: how many were measured.
-        curve: points by rising threshold of the first exit, from 0 to 1; empty where the only
-            exit is the last.
-    """
-
-    goal: Annotated[str, msgspec.Meta(max_length=64)]
-    samples: Count
-    curve: Annotated[tuple[CurvePoint, ...], msgspec.Meta(max_length=MAX_CURVE_POINTS)] = ()
-
-
-class MissingCameras(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Accuracy with some cameras missing, as shares of all samples.
-
-    Attributes:
-        cameras: the missing ones, ascending; () for none.
-        answered: samples that any other camera sees; the rest counts as wrong.
-        overall: with the manifest's thresholds.
-        local: of the local exit alone; None where there is none.
-        last: of the last exit alone.
-    """
-
-    cameras: Annotated[tuple[int, ...], msgspec.Meta(max_length=32)]
-    answered: Share
-    overall: Share
-    local: Share | None
-    last: Share
-
-
-class MissingTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`MissingCameras` of many sets, measured after all choices were made.
-
-    Attributes:
-        split: whose samples; `validation` only where the data set has no test split.
-        samples: how many were measured.
-        sets: by size, then by number.
-    """
-
-    split: Literal["test", "validation"]
-    samples: Count
-    sets: Annotated[tuple[MissingCameras, ...], msgspec.Meta(max_length=MAX_MISSING_SETS)]
-
-    def without(self, cameras: tuple[int, ...]) -> MissingCameras | None:
-        """The entry of exactly these missing cameras (ascending), or None."""
-        return next((entry for entry in self.sets if entry.cameras == cameras), None)
-
-
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a node must know of a bundle before it touches a section."""
 
@@ -200,7 +118,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     classes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=256)]
     image: Image
     topology: Topology
-    exits: dict[Literal["local", "edge", "cloud"], ExitInfo]
+    exits: dict[ExitKey, ExitInfo]
     sections: Annotated[tuple[SectionInfo, ...], msgspec.Meta(min_length=1, max_length=256)]
     accuracy: Accuracy | None = None
     calibration: Calibration | None = None
@@ -369,35 +287,11 @@ def _check_consistent(manifest: Manifest) -> None:
     if not all(manifest.topology.edges):
         raise BundleError("manifest has an edge without cameras")
     _check_tensors(manifest)
-    _check_curve(manifest)
-    _check_missing(manifest)
-
-
-def _check_curve(manifest: Manifest) -> None:
-    """Operators and the traffic budget move along the curve, so that it must be one."""
-    curve = manifest.calibration.curve if manifest.calibration else ()
-    early = tuple(tier for tier in EXITS if tier in manifest.exits)[:-1]
-    for point in curve:
-        if not early or set(point.thresholds) != set(early):
-            raise BundleError("manifest's curve needs one threshold for each exit but the last")
-        if set(point.exit_shares) != set(manifest.exits):
-            raise BundleError("manifest's curve needs the share of each exit")
-    for low, high in pairwise(curve):
-        if not low.thresholds[early[0]] < high.thresholds[early[0]]:
-            raise BundleError("manifest's curve does not rise in its threshold")
-        if low.camera_bytes < high.camera_bytes:
-            raise BundleError("manifest's curve rises in its traffic")
-
-
-def _check_missing(manifest: Manifest) -> None:
-    sets = [entry.cameras for entry in manifest.missing.sets] if manifest.missing else []
-    if len(set(sets)) != len(sets):
-        raise BundleError("manifest names a set of missing cameras twice")
-    for cameras in sets:
-        if list(cameras) != sorted(set(cameras)):
-            raise BundleError("manifest's missing cameras must be different and ascending")
-        if cameras and not 0 <= cameras[0] <= cameras[-1] < manifest.topology.cameras:
-            raise BundleError("manifest names a missing camera that its topology does not have")
+    exits = tuple(tier for tier in EXITS if tier in manifest.exits)
+    if manifest.calibration:
+        check_calibration(manifest.calibration, exits)
+    if manifest.missing:
+        check_missing(manifest.missing, cameras)
 
 
 def _check_tensors(manifest: Manifest) -> None:

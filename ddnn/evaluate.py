@@ -3,8 +3,10 @@
 The same sections and the same exit rule as at run time, in batches and without a network: the
 local exit judges the scores of the cameras that are there; if it is not sure the edge judges
 their features; if that is not sure either the cloud does. An exit that the bundle does not have
-is skipped; the last one always answers. Where several edges have an exit of their own, the one
-that is surest (lowest entropy; the first on a tie) speaks for all.
+is skipped; the last one always answers. Where several gateways or edges have an exit of their
+own, the whole-number logits of those with a camera there are added up: their softmax is the
+product of what each of them says, so that two half-sure ones who agree are sure, and two who do
+not agree are not. The cloud then gets every edge's features, masked where it has no camera there.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class Evaluator:
             if (section := self.sections.get(f"local/{k}"))
         ]
         if local:
-            outcomes["local"] = self._surest("local", local, gateways, present)
+            outcomes["local"] = self._together("local", local, gateways, present)
         upward, upward_mask = features, mask
         edge = [
             _in_batches(section, features=features[:, below], mask=mask[:, below])
@@ -114,7 +116,7 @@ class Evaluator:
         ]
         if edge:
             logits = [got["logits"] for got in edge]
-            outcomes["edge"] = self._surest("edge", logits, gateways, present)
+            outcomes["edge"] = self._together("edge", logits, gateways, present)
             upward = np.stack([got["edge_features"] for got in edge], axis=1)
             there = [present[:, below].any(axis=1) for below in gateways]
             upward_mask = np.stack(there, axis=1).astype(np.uint8)
@@ -147,29 +149,27 @@ class Evaluator:
             if info.threshold is not None
         }
 
-    def _surest(
+    def _together(
         self,
         name: ExitName,
         logits: list[npt.NDArray[np.int32]],
         gateways: list[list[int]],
         present: npt.NDArray[np.bool_],
     ) -> ExitOutcome:
-        """One outcome of several gateways' logits: the surest of those with a camera there."""
-        outcomes = [self._outcome(name, each) for each in logits]
-        if len(outcomes) == 1:
-            return outcomes[0]
-        nobody = np.stack([~present[:, below].any(axis=1) for below in gateways])
-        entropy = np.stack([outcome.entropy for outcome in outcomes])
-        best = np.where(nobody, 2.0, entropy).argmin(axis=0)
-        rows = np.arange(len(best))
-        return ExitOutcome(*(np.stack(part)[best, rows] for part in zip(*outcomes, strict=True)))
+        """One outcome of several gateways' logits (N, K): the sum over those with a camera."""
+        if len(logits) == 1:
+            return self._outcome(name, logits[0])
+        there = np.stack([present[:, below].any(axis=1) for below in gateways]).astype(np.int32)
+        # Sections keep logits within 2**24 and a site has 32 gateways at most: no overflow.
+        total = (np.stack(logits) * there[:, :, None]).sum(axis=0, dtype=np.int32)
+        return self._outcome(name, total)
 
     def _outcome(self, name: ExitName, logits: npt.NDArray[np.int32]) -> ExitOutcome:
         scale = self._manifest.exits[name].logit_scale
         p = probabilities(logits, scale)
         label = logits.argmax(axis=1)
         probability = np.take_along_axis(p, label[:, None], axis=1)[:, 0]
-        return ExitOutcome(logits, label, probability, entropies(logits, scale))
+        return ExitOutcome(logits, label, probability, entropies(logits, scale, p))
 
 
 def decide(

@@ -6,15 +6,30 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from ddnn import topics
 from ddnn.bundle import Bundle, Manifest
 from ddnn.errors import BundleError
-from ddnn.mqtt import Client, Message
+from ddnn.message import Message
 from ddnn.rollout import Chunk, Stager, describe
 from ddnn.store import BundleStore
 
 log = logging.getLogger(__name__)
+
+
+class Subscriber(Protocol):
+    """What is needed of a `ddnn.mqtt.Client`."""
+
+    def subscribe(self, topic_filter: str, handler: Callable[[Message], None], /) -> None: ...
+    def unsubscribe(self, topic_filter: str, /) -> None: ...
+
+
+class Keeper(Protocol):
+    """What is needed of a `ddnn.store.BundleStore`."""
+
+    def load(self, roles: Callable[[Manifest], set[str]], /) -> Bundle | None: ...
+    def save(self, bundle: Bundle, /) -> None: ...
 
 
 class ModelFeed:
@@ -31,12 +46,12 @@ class ModelFeed:
 
     def __init__(
         self,
-        client: Client,
+        client: Subscriber,
         site: str,
         roles: Callable[[Manifest], set[str]],
         activate: Callable[[Bundle], None],
         *,
-        store: Path | None = None,
+        store: Path | Keeper | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.refused: str | None = None
@@ -45,7 +60,7 @@ class ModelFeed:
         self._site = site
         self._roles = roles
         self._activate = activate
-        self._store = BundleStore(store) if store else None
+        self._store = BundleStore(store) if isinstance(store, Path) else store
         self._changed = changed
         self._stager = Stager(roles)
         self._subscribed: set[Chunk] = set()

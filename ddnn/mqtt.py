@@ -13,6 +13,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,23 +25,21 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ddnn.errors import DdnnError
+from ddnn.message import Message, Publish
+
+__all__ = ["Client", "Message", "Publish", "Receipt", "Traffic", "Will"]
 
 log = logging.getLogger(__name__)
 
 #: IPv4 and TCP headers with the timestamp option, as Linux sends them.
 SEGMENT_HEADER_BYTES = 20 + 20 + 12
-#: Longest message kept in memory while the broker is away; older ones are refused.
+#: Messages kept in memory while the broker is away; what comes after that is refused.
 MAX_QUEUED_MESSAGES = 10_000
-
-
-class Message(NamedTuple):
-    """One message from the broker."""
-
-    topic: str
-    payload: bytes
-    retain: bool
-    response_topic: str | None
-    correlation: bytes | None
+#: A connection attempt that gets no answer is given up, so that the next one comes soon.
+CONNECT_TIMEOUT_S = 3.0
+#: With packets waiting for the socket this long without a break, frame traffic is dropped here:
+#: it would be stale on arrival and hold up what is fresh.
+STUCK_AFTER_S = 1.0
 
 
 class Will(NamedTuple):
@@ -62,6 +61,8 @@ class Traffic(NamedTuple):
     wire_bytes: int
 
 
+#: Of a message on its way: `is_published()` once the broker has acknowledged it.
+Receipt = paho.MQTTMessageInfo
 Handler = Callable[[Message], None]
 
 
@@ -74,6 +75,7 @@ class Client:
         keepalive_s: seconds between pings.
         will: what the broker says when this client vanishes.
         on_up: called on the network thread after each connect, subscriptions sent.
+        on_down: called on the network thread after a connection was lost.
     """
 
     def __init__(
@@ -85,24 +87,29 @@ class Client:
         keepalive_s: int = 10,
         will: Will | None = None,
         on_up: Callable[[], None] | None = None,
+        on_down: Callable[[], None] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.connected = threading.Event()
         self._address = (host, port, keepalive_s)
         self._on_up = on_up
+        self._on_down = on_down
+        self._stuck_since: float | None = None
+        self._stuck_looked = 0.0
         self._lock = threading.Lock()
         self._handlers: dict[str, tuple[Handler, int, bool]] = {}
         self._max_packet: int | None = None
         self._complained = False
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
-        self._client.reconnect_delay_set(1, 5)
+        self._client.reconnect_delay_set(1, 4)
+        self._client.connect_timeout = CONNECT_TIMEOUT_S
         self._client.max_queued_messages_set(MAX_QUEUED_MESSAGES)
         if will:
             self._client.will_set(will.topic, will.payload, qos=1, retain=True)
         self._client.on_connect = self._connected
         self._client.on_connect_fail = self._connect_failed
         self._client.on_disconnect = self._disconnected
-        self._client.on_socket_open = _no_delay
+        self._client.on_socket_open = self._socket_opened
 
     # -- life ------------------------------------------------------------------------------
 
@@ -165,7 +172,7 @@ class Client:
         response_topic: str | None = None,
         correlation: bytes | None = None,
         expiry_s: float | None = None,
-    ) -> paho.MQTTMessageInfo:
+    ) -> Receipt:
         """Send a message; at QoS 1 it is kept while the broker is away, at QoS 0 it is not.
 
         Raises:
@@ -191,6 +198,47 @@ class Client:
         else:
             self.counts["unsent"] += 1
         return info
+
+    def send(self, message: Publish) -> Receipt | None:
+        """Send a message, or drop and count it where `message.keep` says that it cannot wait.
+
+        Returns:
+            What tells of its acknowledgement; None when it was dropped or refused.
+        """
+        if not message.keep:
+            if not self.connected.is_set():
+                self.counts["dropped_offline"] += 1
+                return None
+            if self._is_stuck():
+                self.counts["dropped_stuck"] += 1
+                return None
+        try:
+            info = self.publish(
+                message.topic,
+                message.payload,
+                qos=message.qos,
+                retain=message.retain,
+                response_topic=message.response_topic,
+                correlation=message.correlation,
+                expiry_s=message.expiry_s,
+            )
+        except DdnnError as error:  # over the packet limit
+            self.counts["refused_size"] += 1
+            log.error("%s", error)
+            return None
+        taken = (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN)
+        return info if info.rc in taken else None
+
+    def _is_stuck(self) -> bool:
+        """Whether the socket has not taken all there is for a while (a stalled network)."""
+        now = time.monotonic()
+        looked, self._stuck_looked = self._stuck_looked, now
+        if not self._client.want_write():
+            self._stuck_since = None
+            return False
+        if self._stuck_since is None or now - looked > STUCK_AFTER_S:
+            self._stuck_since = now
+        return now - self._stuck_since >= STUCK_AFTER_S
 
     def traffic(self) -> Traffic | None:
         """Bytes of the present connection so far, or None where the kernel does not tell."""
@@ -230,6 +278,15 @@ class Client:
                 self.counts["handler_errors"] += 1
                 log.exception("after connecting")
 
+    def _socket_opened(self, _client: Any, _data: Any, sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A half-open connection ends when data has been without acknowledgement this long,
+            # and not when the kernel's ever longer retransmissions give up a quarter of an hour
+            # later.
+            milliseconds = 1000 * self._address[2]
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
     def _connect_failed(self, _client: Any, _data: Any) -> None:
         host, port, _ = self._address
         self._complain(f"no broker at {host}:{port} yet; trying on")
@@ -238,12 +295,20 @@ class Client:
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
         self.connected.clear()
+        if self._on_down:
+            try:
+                self._on_down()
+            except Exception:
+                self.counts["handler_errors"] += 1
+                log.exception("after the connection was lost")
         if not reason.is_failure:
             return
         # Without jitter a thousand clients would come back in the same instant.
-        self._client.reconnect_delay_set(random.randint(1, 3), 5)
+        self._client.reconnect_delay_set(random.randint(1, 3), 4)
         if "taken over" in str(reason).lower():
             self.counts["taken_over"] += 1
+            # Two with one name throw each other out; not at every turn, and not in step.
+            self._client.reconnect_delay_set(random.randint(3, 6), 6)
             log.error("another client uses this client id: two nodes with one name?")
         else:
             log.warning("connection to the broker lost (%s); reconnecting", reason)
@@ -286,7 +351,3 @@ class Client:
 def _matching(topic_filter: str) -> str:
     """What a message's topic is compared with: a shared subscription without `$share/<group>/`."""
     return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
-
-
-def _no_delay(_client: Any, _data: Any, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -85,8 +85,9 @@ class _Slot:
     """What is known of one open slot."""
 
     __slots__ = (
-        "absent", "asked", "best", "boots", "deadline", "features", "gone", "held_bytes", "late",
-        "payload_bytes", "scores", "stage", "stage_began", "stage_s", "steps_left",
+        "absent", "asked", "best", "boots", "deadline", "escalation", "features", "gone",
+        "held_bytes", "late", "payload_bytes", "scores", "stage", "stage_began", "stage_s",
+        "steps_left",
     )  # fmt: skip
 
     def __init__(self, now: float, deadline: float, *, late: bool) -> None:
@@ -103,6 +104,7 @@ class _Slot:
         self.features: dict[int, bytes] = {}
         self.gone: set[int] = set()
         self.best: Best | None = None
+        self.escalation = b""
         self.payload_bytes = 0
         self.held_bytes = 0
 
@@ -258,6 +260,17 @@ class Tier:
         state.best = ("cloud", verdict, tuple(sorted(state.features)))
         return self._decide_best(slot, None, now)
 
+    def escalate_again(self) -> list[Action]:
+        """Ask the cloud again what it has not answered: the worker that was asked has died.
+
+        The deadlines stay; a second answer is late and does no harm.
+        """
+        return [
+            Escalate(slot, state.escalation)
+            for slot, state in self._open.items()
+            if state.stage == "answer"
+        ]
+
     def on_parent_request(self, slot: int, now: float) -> list[Action]:
         """The parent asks for this node's features of `slot`."""
         state = self._open.get(slot)
@@ -412,6 +425,7 @@ class Tier:
         if not self._breaker.take(now):
             return self._decide_best(slot, "cloud_down", now)
         state.enter("answer", now, self.config.answer_wait_s)
+        state.escalation = body
         return [Escalate(slot, body)]
 
     # -- with a parent ---------------------------------------------------------------------

@@ -8,15 +8,36 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ddnn import wire
-from ddnn.bundle import Bundle
+from ddnn.bundle import Bundle, SectionInfo
 from ddnn.errors import BundleError
-from ddnn.section import Section
 from ddnn.wire import Flag, Frame, Kind
 from device_agent.sources import Image
+
+
+class DeviceSection(Protocol):
+    """What an agent needs of a `ddnn.section.Section`."""
+
+    def run_one(self, *inputs: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[Any], ...]:
+        """Image (H, W, C) uint8 -> scores (K,) uint8, features (B,) uint8."""
+        ...
+
+
+def onnx_section(info: SectionInfo, data: bytes) -> DeviceSection:
+    """A section in onnxruntime, which is imported only here: a simulation does without it.
+
+    Raises:
+        BundleError: it cannot be loaded or fails its self-test.
+    """
+    from ddnn.section import Section
+
+    return Section(info, data)
 
 
 class Agent:
@@ -26,16 +47,24 @@ class Agent:
         camera: number of this camera in the bundle.
         boot: boot id of this process.
         ring_slots: how many slots' features are kept for requests.
+        make_section: makes a bundle's section run.
     """
 
-    def __init__(self, camera: int, boot: int, ring_slots: int = 64) -> None:
+    def __init__(
+        self,
+        camera: int,
+        boot: int,
+        ring_slots: int = 64,
+        make_section: Callable[[SectionInfo, bytes], DeviceSection] = onnx_section,
+    ) -> None:
         self.camera = camera
         self.role = f"device/{camera}"
         self.counts: Counter[str] = Counter()
         self._boot = boot
         self._ring_slots = ring_slots
         self._lock = threading.Lock()
-        self._section: Section | None = None
+        self._make_section = make_section
+        self._section: DeviceSection | None = None
         self._tag = 0
         self._view: tuple[int, ...] = ()
         self._ring = np.zeros((0, 0), np.uint8)
@@ -50,12 +79,23 @@ class Agent:
         info = bundle.manifest.section(self.role)
         if info is None:
             raise BundleError(f"bundle has no section {self.role} for this camera")
-        section = Section(info, bundle.sections[self.role])
+        section = self._make_section(info, bundle.sections[self.role])
         feature_bytes = next(t.shape[0] for t in info.outputs if t.name == "features")
         with self._lock:
             self._section, self._tag, self._view = section, bundle.tag, info.inputs[0].shape
             self._ring = np.zeros((self._ring_slots, feature_bytes), np.uint8)
             self._ring_slot = np.full(self._ring_slots, -1, np.int64)
+
+    @property
+    def boot(self) -> int:
+        """Boot id in the messages."""
+        return self._boot
+
+    def restart(self) -> None:
+        """Forget all views and go on as another boot: slot numbers begin a new life."""
+        with self._lock:
+            self._boot = (self._boot + 1) % 2**16
+            self._ring_slot[:] = -1
 
     def view(self, slot: int, image: Image | None) -> bytes | None:
         """The SUMMARY of this slot's view; None image: an absent one.

@@ -95,9 +95,12 @@ class Gateway:
         rules: of the site.
         boot: boot id of this process.
         journal: what the journal of the process before holds.
+        now: monotonic seconds.
     """
 
-    def __init__(self, rules: GatewayRules, boot: int, journal: bytes = b"") -> None:
+    def __init__(
+        self, rules: GatewayRules, boot: int, journal: bytes = b"", now: float = 0.0
+    ) -> None:
         self.rules = rules
         self.boot = boot
         self.counts: Counter[str] = Counter()
@@ -123,14 +126,14 @@ class Gateway:
         self._workers: dict[str, bool] = {}
         self._next_recall = 0.0
         self._restored = False
-        self._read(journal)
+        self._read(journal, now)
 
     # -- messages --------------------------------------------------------------------------
 
     def on_message(self, message: Message, now: float, wall: float) -> list[Effect]:
         """Anything the gateway subscribes to."""
         topic, site = message.topic, self.rules.site
-        if topic.startswith(f"{site}/s/") or topic.startswith(f"{site}/f/"):
+        if topic.startswith((f"{site}/s/", f"{site}/f/")):
             return self._on_frame(message, now, wall)
         if topic == topics.answer(site):
             return self._on_answer(message, now, wall)
@@ -215,6 +218,9 @@ class Gateway:
             self.breaker.probe_now(now)
         elif not any(self._workers.values()):
             self.breaker.trip(now)
+        elif self.tier:
+            # It may have taken escalations with it; the others are there to answer them.
+            return self._carry_out(self.tier.escalate_again(), now)
         return []
 
     def _on_recall(self, message: Message, now: float) -> list[Effect]:
@@ -444,15 +450,16 @@ class Gateway:
         self.memory.apply(record)
         return [Keep(encode_record(record))]
 
-    def _read(self, journal: bytes) -> None:
+    def _read(self, journal: bytes, now: float) -> None:
         found = read_journal(journal)
         for record in found.records:
             self.memory.apply(record)
         if found.damaged:
             self.counts["journal_damaged"] += 1
         self._waiting = list(self.memory.open)
-        for slot, payload in self.memory.unsent.items():
-            self.outbox.put(slot, payload, 0.0)
+        for slot, payload in list(self.memory.unsent.items()):
+            for dropped in self.outbox.put(slot, payload, now):
+                self.memory.apply(Sent(dropped))
 
     def _feed_again(self, now: float, wall: float) -> list[Effect]:
         """Give the engine what the process before had accepted and not decided."""

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from ddnn.bundle import Bundle
 from ddnn.errors import BundleError, DdnnError
 from ddnn.store import MANIFEST, write_folder
+from training.goal import HIGHEST_ACCURACY, Goal, GoalError
 from training.options import (
     AGGREGATIONS,
     TOPOLOGIES,
@@ -126,6 +127,13 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Mirror training samples at random; wrong for digits, right for cars.",
 )
 @_network_options
+@click.option(
+    "--goal",
+    default=str(HIGHEST_ACCURACY),
+    show_default=True,
+    help="What exit thresholds are chosen for, on validation samples: accuracy (then least "
+    "traffic), bytes=18 (payload per camera and frame, at most), accuracy>=0.98.",
+)
 @click.option("--name", help="Name of the bundle; by default the data set's.")
 @click.option("--version", type=click.IntRange(1, 2**53), default=1, show_default=True)
 @click.option(
@@ -142,6 +150,7 @@ def train(
     out: Path,
     topology: str,
     filters: tuple[int, ...],
+    goal: str,
     name: str | None,
     version: int,
     run_dir: Path,
@@ -158,12 +167,17 @@ def train(
     shape = {"device_filters": filters, **options}
     console = Console(stderr=True)
     try:
-        bundle, run = _run(console, data, split, topology, shape, training, name, version, run_dir)
+        wanted = Goal.parse(goal)
+        bundle, run = _run(
+            console, data, split, topology, shape, training, wanted, name, version, run_dir
+        )
     except KeyboardInterrupt:
         console.print(f"interrupted: no bundle was written to {out}")
         sys.exit(130)
     write_folder(out, bundle)
     console.print(f"bundle {bundle.bundle_id[:12]} in {out}; metrics and curves in {run}")
+    if bundle.manifest.calibration and bundle.manifest.calibration.goal != str(wanted):
+        sys.exit(1)
 
 
 def _run(
@@ -173,6 +187,7 @@ def _run(
     shape_name: str,
     shape: dict[str, Any],
     training: TrainOptions,
+    goal: Goal,
     name: str | None,
     version: int,
     run_dir: Path,
@@ -228,7 +243,13 @@ def _run(
             network, validation = train_network(samples, network_options, training, report)
         finally:
             run.draw_curves()
-    bundle = export(network, samples, validation, Label(title, version, facts))
+    label = Label(title, version, facts)
+    try:
+        bundle = export(network, samples, validation, label, goal)
+    except GoalError as error:
+        # The network is good all the same, and cost its time.
+        console.print(f"{error}; its thresholds are for the highest accuracy instead")
+        bundle = export(network, samples, validation, label, HIGHEST_ACCURACY)
     _print_result(console, bundle)
     return bundle, run.path
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 
 from ddnn.bundle import (
-    Accuracy,
     Bundle,
     ExitInfo,
     Image,
@@ -23,12 +22,13 @@ from ddnn.bundle import (
     encode_manifest,
 )
 from ddnn.errors import BundleError
-from ddnn.evaluate import ExitOutcome, evaluate
 from ddnn.section import Section
 from ddnn.tier import ExitName
 from training.datasets.base import MultiCameraSet
 from training.describe import describe_section
 from training.fold import fold_block, fold_exits, fold_local, fold_scores
+from training.goal import HIGHEST_ACCURACY, Goal
+from training.measure import Measured, accuracy, calibration, choose, missing_table
 from training.network import SCORE_ZERO, Network
 from training.sections import Head, device_section, local_section, upper_section
 
@@ -109,12 +109,17 @@ def build_sections(network: Network) -> Sections:
 
 
 def export(
-    network: Network, data: MultiCameraSet, validation: npt.NDArray[np.int64], label: Label
+    network: Network,
+    data: MultiCameraSet,
+    validation: npt.NDArray[np.int64],
+    label: Label,
+    goal: Goal = HIGHEST_ACCURACY,
 ) -> Bundle:
-    """Export, check, calibrate on the validation samples, measure on the test split.
+    """Export, check, calibrate for `goal` on validation samples, measure on the test split.
 
     Raises:
         BundleError: a section does not do what the network does.
+        GoalError: the goal cannot be reached.
     """
     network = network.eval()
     built = build_sections(network)
@@ -139,80 +144,22 @@ def export(
         training=dict(label.training),
     )
     draft = assemble(encode_manifest(manifest), built.files)
-    outcomes = evaluate(draft, data.images[validation], data.present[validation]).exits
-    thresholds = calibrate(outcomes, data.labels[validation], data.present[validation])
+    measured = Measured(draft, data, validation)
+    choice = choose(measured, goal)
     manifest = msgspec.structs.replace(
         manifest,
         exits={
-            name: msgspec.structs.replace(info, threshold=thresholds.get(name))
+            name: msgspec.structs.replace(info, threshold=choice.thresholds.get(name))
             for name, info in manifest.exits.items()
         },
+        calibration=calibration(measured, goal, choice),
     )
-    tested = measure(assemble(encode_manifest(manifest), built.files), data)
-    manifest = msgspec.structs.replace(manifest, accuracy=tested)
+    chosen = assemble(encode_manifest(manifest), built.files)
+    if len(data.test):
+        tested = Measured(chosen, data, data.test)
+        manifest = msgspec.structs.replace(manifest, accuracy=accuracy(tested, choice.thresholds))
+    manifest = msgspec.structs.replace(manifest, missing=missing_table(chosen, data, validation))
     return assemble(encode_manifest(manifest), built.files)
-
-
-def measure(bundle: Bundle, data: MultiCameraSet) -> Accuracy | None:
-    """Accuracy of the exported sections on the test split; None where there is none."""
-    if not len(data.test):
-        return None
-    labels = data.labels[data.test]
-    result = evaluate(bundle, data.images[data.test], data.present[data.test])
-    return Accuracy(
-        samples=len(labels),
-        overall=float(np.mean(result.label == labels)),
-        exits={name: float(np.mean(e.label == labels)) for name, e in result.exits.items()},
-        exit_shares={name: float(np.mean(result.exit == name)) for name in result.exits},
-    )
-
-
-def calibrate(
-    outcomes: dict[ExitName, ExitOutcome],
-    labels: npt.NDArray[np.int64],
-    present: npt.NDArray[np.bool_],
-) -> dict[ExitName, float]:
-    """Thresholds of the exits before the last: highest accuracy, then most early exits.
-
-    Args:
-        outcomes: of every exit on the N validation samples.
-        labels: (N,).
-        present: (N, D); samples that no camera delivered decide nothing.
-    """
-    names: list[ExitName] = [n for n in ("local", "edge", "cloud") if n in outcomes]
-    counted = present.any(axis=1)
-    right = {n: (outcomes[n].label == labels)[counted] for n in names}
-    entropy = {n: outcomes[n].entropy[counted] for n in names}
-
-    def search(level: int, left: npt.NDArray[np.bool_]) -> tuple[int, tuple[int, ...], list[float]]:
-        """Best (right answers, samples leaving at each exit, thresholds) from this exit on."""
-        name = names[level]
-        if level == len(names) - 1:
-            return int(right[name][left].sum()), (), []
-        best: tuple[int, tuple[int, ...], list[float]] = (-1, (), [])
-        for threshold in candidates(entropy[name][left]):
-            leaves = left & (entropy[name] < threshold)
-            above = search(level + 1, left & ~leaves)
-            found = (
-                above[0] + int(right[name][leaves].sum()),
-                (int(leaves.sum()), *above[1]),
-                [threshold, *above[2]],
-            )
-            if found[:2] > best[:2]:
-                best = found
-        return best
-
-    thresholds = search(0, np.ones(int(counted.sum()), bool))[2]
-    return dict(zip(names[:-1], thresholds, strict=True))
-
-
-def candidates(entropy: npt.NDArray[np.float64], limit: int = 200) -> list[float]:
-    """Thresholds 0..1 that part the given entropies, midway between neighbours."""
-    values = np.unique(np.concatenate([[0.0], entropy, [1.0]]))
-    between = (values[1:] + values[:-1]) / 2
-    if len(between) > limit:
-        between = between[np.linspace(0, len(between) - 1, limit).astype(int)]
-    return [0.0, *(float(round(v, 6)) for v in between), 1.0]
 
 
 @torch.no_grad()

@@ -111,7 +111,6 @@ class TrainOptions:
         camera_dropout: chance of each camera to be left out of a sample's aggregation.
         device_loss: weight of each camera's own answer on the views that see the object.
         distillation: weight of the local exit learning the last exit's answer.
-        average: decay of the weight average that is exported, per step; 0 for none.
         shift_px, brightness, contrast, noise: strength of augmentation; 8-bit grey levels,
             contrast as a share.
         colour: strength of a change of each colour channel on its own, as a share.
@@ -127,7 +126,6 @@ class TrainOptions:
     camera_dropout: float = 0.3
     device_loss: float = 0.3
     distillation: float = 0.0
-    average: float = 0.0
     shift_px: int = 2
     brightness: float = 25.0
     contrast: float = 0.2
@@ -141,8 +139,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
             raise ConfigError("training needs 1 epoch or more, of batches of 2 samples or more")
-        if not 0 <= self.camera_dropout < 1 or not 0 <= self.average < 1:
-            raise ConfigError("camera dropout and weight average must be at least 0 and below 1")
+        if not 0 <= self.camera_dropout < 1:
+            raise ConfigError(f"camera dropout must be 0 to below 1, is {self.camera_dropout}")
 
 
 def describe(*options: NetworkOptions | TrainOptions) -> dict[str, str | int | float | bool | None]:

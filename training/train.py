@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.augment import augment, drop_cameras
+from training.binary import MaskedBatchNorm
 from training.datasets.base import MultiCameraSet, split_validation
 from training.network import Answers, Network
 from training.options import NetworkOptions, TrainOptions
@@ -103,6 +104,7 @@ def train(
             network.clip_latent()
             schedule.step()
             total += float(loss.detach()) * len(index)
+        settle(network, fit, options.batch)
         result = _validate(network, validation, epoch, total / len(fit))
         report(result)
         # While the learning rate is high a good validation result is luck.
@@ -111,6 +113,26 @@ def train(
     best.eval()
     set_score_scale(best, fit)
     return best, validation_index
+
+
+@torch.no_grad()
+def settle(network: Network, samples: Samples, batch: int) -> None:
+    """Take the batch norms' statistics anew from these samples, with the weights as they are.
+
+    Near a sign a step of the optimizer flips bits, which moves every statistic above it; the
+    running average lags behind that, and an exported network has nothing but the average.
+    """
+    norms = [module for module in network.modules() if isinstance(module, MaskedBatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    network.train()
+    for number, index in enumerate(_batches(len(samples), max(batch, 64), None)):
+        for norm in norms:
+            norm.momentum = 1 / (number + 1)  # the plain mean over the batches
+        part = samples.batch(index)
+        network(part.images, part.present)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def _batches(count: int, size: int, random: torch.Generator | None) -> Iterator[Tensor]:

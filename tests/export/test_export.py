@@ -9,11 +9,11 @@ torch = pytest.importorskip("torch")
 
 from ddnn.bundle import decode_manifest  # noqa: E402
 from ddnn.errors import BundleError  # noqa: E402
-from ddnn.evaluate import ExitOutcome, decide, evaluate  # noqa: E402
+from ddnn.evaluate import evaluate  # noqa: E402
 from ddnn.store import read_folder, write_folder  # noqa: E402
 from training import export as export_module  # noqa: E402
 from training.datasets.base import MultiCameraSet  # noqa: E402
-from training.export import Label, build_sections, calibrate, candidates, export  # noqa: E402
+from training.export import Label, build_sections, export  # noqa: E402
 from training.network import Network  # noqa: E402
 from training.options import NetworkOptions, TrainOptions, topology  # noqa: E402
 from training.train import train  # noqa: E402
@@ -179,29 +179,3 @@ def test_torch_and_sections_decide_alike():
         got = result.exits[name].logits * scale
         got, wanted = (a - a.mean(1, keepdims=True) for a in (got, logits.numpy()))
         assert np.abs(got - wanted).max() < 0.1
-
-
-def outcome(labels, entropies):
-    labels = np.array(labels)
-    return ExitOutcome(np.zeros((len(labels), 2), np.int32), labels, labels, np.array(entropies))
-
-
-def test_calibration_prefers_accuracy_then_early_exits():
-    truth = np.array([0, 0, 1, 1])
-    outcomes = {
-        "local": outcome([0, 0, 1, 0], [0.1, 0.2, 0.3, 0.9]),
-        "edge": outcome([1, 1, 0, 0], [0.5, 0.5, 0.5, 0.5]),
-        "cloud": outcome([1, 0, 1, 1], [0.5, 0.5, 0.5, 0.5]),
-    }
-    present = np.ones((4, 1), bool)
-    thresholds = calibrate(outcomes, truth, present)
-    taken = decide(outcomes, thresholds, present, None, None)
-    assert taken.exit.tolist() == ["local", "local", "local", "cloud"]
-    assert thresholds["local"] == pytest.approx(0.6)
-
-
-def test_thresholds_part_every_two_entropies():
-    values = np.array([0.2, 0.4, 0.4, 1.0])
-    parts = {tuple(values < t) for t in candidates(values)}
-    assert len(parts) == 3  # none, the first, the first three; strictly below 1 is not all
-    assert len(candidates(np.random.default_rng(0).random(5000))) <= 202

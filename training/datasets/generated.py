@@ -111,7 +111,7 @@ def render_scene(label: int | None, seed: int, index: int, size: int = SIZE_PX) 
 
 
 def draw_labels(samples: int, seed: int) -> NDArray[np.int64]:
-    """Labels (N,) in the fixed shares, in training (the first 80 %) and in test, in random order."""
+    """Labels (N,) in random order, in the same shares in training (the first 80 %) and test."""
     rng = np.random.default_rng([seed, 2**20])
     parts = []
     for size in (_train_size(samples), samples - _train_size(samples)):

@@ -44,7 +44,7 @@ CAMERAS: tuple[Camera, ...] = (
 OVERVIEW = 4
 # Parked things before each camera: at most how many, and the chance of each.
 CLUTTER = ((1, 0.25), (1, 0.25), (1, 0.25), (1, 0.25), (2, 0.7), (1, 0.6))
-NOISE = (1.0, 1.0, 1.0, 1.0, 5.0, 1.0)  # an older sensor in the overview
+NOISE = (1.0, 1.0, 1.0, 1.0, 7.0, 1.0)  # an older sensor in the overview
 _OWNER_SCENE = 1
 _SITE_SEED = 20170905  # fixes the look of the place, whatever the samples' seed
 

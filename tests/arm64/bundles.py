@@ -1,0 +1,124 @@
+"""Bundles of random weights, of shapes that between them use every kind of section."""
+
+import numpy as np
+
+from ddnn.bundle import (
+    Bundle,
+    ExitInfo,
+    Image,
+    Manifest,
+    Topology,
+    assemble,
+    encode_manifest,
+)
+from training.describe import describe_section
+from training.sections import (
+    Block,
+    Head,
+    device_section,
+    local_section,
+    pooled,
+    upper_section,
+)
+
+CLASSES = ("car", "bus", "person")
+
+
+def _blocks(rng, channels, filters, reach):
+    blocks = []
+    for number, count in enumerate(filters):
+        spread = int((9 * channels) ** 0.5) * (1 if number else reach)
+        signs = rng.choice([-1, 1], (count, channels, 3, 3)).astype(np.int8)
+        blocks.append(Block(signs, rng.integers(0, 3 * spread, count), rng.random(count) < 0.3))
+        channels = count
+    return blocks
+
+
+def _head(rng, features, *, shift=0, centre=0):
+    gain = max(1, min(4000, 2**22 // features))
+    return Head(
+        rng.choice([-1, 1], (features, 3)).astype(np.int8),
+        rng.integers(gain // 2, gain + 1, 3),
+        rng.integers(-gain, gain + 1, 3) + (centre << shift),
+        shift,
+    )
+
+
+def _after(shape, filters):
+    for count in filters:
+        shape = (count, pooled(shape[1]), pooled(shape[2]))
+    return shape
+
+
+def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) -> Bundle:
+    """A whole bundle.
+
+    Args:
+        image: (H, W, C).
+        device, edge, cloud: filters of their blocks; () for none.
+        edges: cameras of each edge; () for devices and cloud.
+        kind: MP, AP or CC, at every join.
+        local: whether there is a local exit.
+    """
+    rng = np.random.default_rng(seed)
+    cameras = max((camera for below in edges for camera in below), default=1) + 1
+    shape = (image[2], *image[:2])
+    features = _after(shape, device)
+    size = int(np.prod(features))
+    data = {}
+    for camera in range(cameras):
+        shift = max(0, int(2**22 / size).bit_length() - 3)
+        head = _head(rng, size, shift=shift, centre=128)
+        data[f"device/{camera}"] = device_section(image, _blocks(rng, shape[0], device, 80), head)
+    for number, below in enumerate(edges or (tuple(range(cameras)),)):
+        if local:
+            weights = Head(
+                rng.integers(-90, 91, (len(below) * 3, 3)), np.ones(3, int), np.arange(3)
+            )
+            linear = weights if kind == "CC" else None
+            data[f"local/{number}"] = local_section(len(below), 3, kind, linear)
+        if edges:
+            joined = features[0] * (len(below) if kind == "CC" else 1)
+            head = _head(rng, int(np.prod(_after(features, edge))))
+            blocks = _blocks(rng, joined, edge, 1)
+            data[f"edge/{number}"] = upper_section(
+                len(below), features, kind, blocks, head, edge_features=True
+            )
+    if cloud:
+        members = len(edges) or cameras
+        up = _after(features, edge) if edges else features
+        joined = up[0] * (members if kind == "CC" else 1)
+        head = _head(rng, int(np.prod(_after(up, cloud))))
+        data["cloud"] = upper_section(
+            members, up, kind, _blocks(rng, joined, cloud, 1), head, edge_features=False
+        )
+    tiers = [name for name in ("local", "edge", "cloud") if any(r.startswith(name) for r in data)]
+    manifest = Manifest(
+        name=f"random-{seed}",
+        version=1,
+        created="2026-01-01T00:00:00Z",
+        classes=CLASSES,
+        image=Image(height=image[0], width=image[1], channels=image[2]),
+        topology=Topology(cameras=cameras, edges=edges),
+        exits={
+            tier: ExitInfo(logit_scale=1e-3, threshold=None if tier == tiers[-1] else 0.8)
+            for tier in tiers
+        },
+        sections=tuple(describe_section(role, file) for role, file in data.items()),
+    )
+    return assemble(encode_manifest(manifest), data)
+
+
+def bundles() -> dict[str, Bundle]:
+    """By name: the paper's shapes, odd sizes, several edges, no local exit, and a large one."""
+    six, halves = ((0, 1, 2, 3, 4, 5),), ((0, 1, 2), (3, 4))
+    return {
+        "paper": random_bundle(1, (32, 32, 3), (4,), six, (16,), (32, 64), "CC"),
+        "mp": random_bundle(2, (32, 32, 3), (4,), six, (16,), (32,), "MP"),
+        "ap": random_bundle(3, (17, 23, 1), (3, 5), halves, (7,), (9,), "AP"),
+        "no-local-exit": random_bundle(
+            4, (19, 13, 3), (5,), ((0, 1),), (6,), (), "CC", local=False
+        ),
+        "devices-cloud": random_bundle(5, (24, 20, 3), (16, 8), (), (), (24,), "CC"),
+        "large": random_bundle(6, (96, 96, 3), (32, 64, 128, 256), ((0, 1),), (64,), (32,), "CC"),
+    }
