@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet docs clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet docs bench-sections test-arm64 clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
 		while IFS='|' read -r target text; do printf '  make %-14s %s\n' "$$target" "$$text"; done
 
 setup: ## virtual environment and mosquitto, enough to run
@@ -47,6 +47,12 @@ contact-sheet: setup ## a picture of samples of the built-in data set, to look a
 
 docs: setup-dev ## write docs/commands.md from the commands' help
 	$(BIN)/python scripts/commands_doc.py
+
+bench-sections: setup-dev ## sections beside the float export and torch; DOCS=1: into docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.sections $(if $(DOCS),--write-docs)
+
+test-arm64: setup-dev ## sections on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
+	@scripts/test-arm64 $(BIN)/python
 
 clean: ## remove build products and caches (the virtual environment stays)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Measurements that say how good something is; not tests, and never run by them."""

@@ -47,7 +47,8 @@ class _Commands(click.Group):
 
 def _unavailable(name: str, module: str) -> click.Command:
     """Stands in for a command whose extra is not installed."""
-    extra = {"gateway": "edge", "train": "training", "dataset": "training"}.get(name, name)
+    extras = {"gateway": "edge", "publish": "edge", "inspect": "edge", "broker": "demo"}
+    extra = ({"train": "training", "dataset": "training"} | extras).get(name, name)
 
     def explain(**_: object) -> None:
         raise click.ClickException(

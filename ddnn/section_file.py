@@ -64,12 +64,12 @@ class Contents(NamedTuple):
 
     Attributes:
         data: what onnxruntime may load.
-        operators: of all nodes, in the file's order.
+        graph: the ONNX graph: `node`, `initializer`, `input`, `output` as in onnx.proto3.
         conv_outputs: output channels of each float Conv.
     """
 
     data: bytes
-    operators: tuple[str, ...]
+    graph: Any
     conv_outputs: tuple[int, ...]
 
 
@@ -120,7 +120,7 @@ def _check(info: SectionInfo, data: bytes) -> Contents:
     sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     return Contents(
         model.SerializeToString(deterministic=True),
-        tuple(node.op_type for node in graph.node),
+        graph,
         tuple(
             sizes[node.input[2]][0]
             for node in graph.node

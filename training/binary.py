@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 KERNEL = 3
-#: Latent weights start within +-this. Small, so that a gradient step of usual size can turn a
-#: sign: with 0.5 most weights keep the sign that they were born with (docs/training.md).
+#: Latent weights start within +-this. What matters is its ratio to the learning rate: with 0.5
+#: and Adam at 1e-3 most weights keep the sign they were born with (docs/training.md).
 LATENT_START = 0.1
 
 

@@ -17,6 +17,7 @@ from ddnn.store import MANIFEST, write_folder
 from training.goal import HIGHEST_ACCURACY, Goal, GoalError
 from training.options import (
     AGGREGATIONS,
+    AUGMENTATIONS,
     TOPOLOGIES,
     NetworkOptions,
     TrainOptions,
@@ -121,10 +122,17 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Chance of each camera to be left out of a training sample.",
 )
 @click.option(
-    "--flip/--no-flip",
-    default=_DEFAULTS.flip,
+    "--augmentation",
+    type=click.Choice(list(AUGMENTATIONS)),
+    default="light",
     show_default=True,
-    help="Mirror training samples at random; wrong for digits, right for cars.",
+    help="How much training pictures are changed; strong where few objects are seen many times.",
+)
+@click.option(
+    "--flip/--no-flip",
+    default=None,
+    help="Mirror training samples at random; wrong for digits, right for cars.  "
+    "[default: with strong augmentation]",
 )
 @_network_options
 @click.option(
@@ -150,6 +158,7 @@ def train(
     out: Path,
     topology: str,
     filters: tuple[int, ...],
+    augmentation: str,
     goal: str,
     name: str | None,
     version: int,
@@ -161,9 +170,12 @@ def train(
     The test split is touched once, at the end, with the exported sections.
     """
     _refuse_to_overwrite(out)
-    training = TrainOptions(
-        **{key: options.pop(key) for key in list(options) if hasattr(_DEFAULTS, key)}
-    )
+    chosen = dict(AUGMENTATIONS[augmentation])
+    for key in [key for key in options if hasattr(_DEFAULTS, key)]:
+        value = options.pop(key)
+        if value is not None:
+            chosen[key] = value
+    training = TrainOptions(**chosen)
     shape = {"device_filters": filters, **options}
     console = Console(stderr=True)
     try:

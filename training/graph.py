@@ -67,6 +67,11 @@ class Graph:
         """0 keeps a dimension, -1 is what is left."""
         return self.op("Reshape", x, self.sizes(*shape), out=out)
 
+    def bits(self, packed: str) -> str:
+        """u8 (n, 1) -> u8 (n, 8): 0 and 1, the lowest bit first."""
+        shifted = self.op("BitShift", packed, self.constant(np.arange(8), U8), direction="RIGHT")
+        return self.op("BitwiseAnd", shifted, self.constant(1, U8))
+
     def signs(self, signs: npt.NDArray[np.integer]) -> str:
         """A float tensor of +2 and -2 where `signs` is +1 and -1; unpacked when loaded."""
         name = f"w{len(self._signs)}"
@@ -105,9 +110,8 @@ class Graph:
             return
         flat = np.concatenate([signs.reshape(-1) for _, signs in self._signs]) > 0
         packed = self.constant(np.packbits(flat, bitorder="little")[:, None], U8)
-        shifted = self.op("BitShift", packed, self.constant(np.arange(8), U8), direction="RIGHT")
-        bits = self.op("BitwiseAnd", shifted, self.constant(1, U8))
-        wide = self.op("Mul", self.op("Cast", bits, to=FLOAT), self.constant(4, FLOAT))
+        bits = self.op("Cast", self.bits(packed), to=FLOAT)
+        wide = self.op("Mul", bits, self.constant(4, FLOAT))
         values = self.reshape(self.op("Sub", wide, self.constant(2, FLOAT)), -1)
         begin = 0
         for name, signs in self._signs:

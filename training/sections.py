@@ -127,7 +127,7 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
     y = _exit(g, g.op("Flatten", x), head, flip)
     y = g.op("Clip", y, g.constant(0, FLOAT), g.constant(255, FLOAT))
     g.op("Cast", y, to=U8, out="scores")  # rounds down, as all are positive
-    _pack(g, x, flip, out="features")
+    _pack(g, x, flip, width=shape[2], out="features")
     return g.build(
         [("image", image)],
         [("scores", U8, (len(head.offset),)), ("features", U8, (packed_bytes(len(flip)),))],
@@ -228,7 +228,7 @@ def upper_section(
     outputs = [("logits", I32, (len(head.offset),))]
     flip = np.repeat(blocks[-1].flip, shape[1] * shape[2])
     if edge_features:
-        _pack(g, x, flip, out="edge_features")
+        _pack(g, x, flip, width=shape[2], out="edge_features")
         outputs.append(("edge_features", U8, (packed_bytes(len(flip)),)))
     else:
         # onnxruntime runs quantised blocks channels last; so the exit may read that order at once.
@@ -274,13 +274,16 @@ def _check_shapes(
 def _join(g: Graph, members: int, bits: int, kind: Aggregation) -> str:
     """Packed features and mask -> u8 of 127, 128, 129 (AP: 128 +- members): (N, M * bits or bits).
 
-    A masked member's bytes are looked up in the last row of the table, whatever they are.
+    A table of every byte's bits is made when the file is loaded. A masked member's bytes are
+    looked up in its last row, whatever they are.
     """
+    ones = g.op("Cast", g.bits(g.constant(np.arange(256)[:, None], U8)), to=BOOL)
+    table = g.op("Where", ones, g.constant(129, U8), g.constant(127, U8))
     # For MP a member that is not there must lose against any that is.
-    absent = -1 if kind == "MP" else 0
-    steps = np.where(np.arange(256)[:, None] >> np.arange(8) & 1, 1, -1)
-    steps = np.concatenate([steps, np.full((1, 8), absent)])
-    table = g.constant(steps, FLOAT) if kind == "AP" else g.constant(steps + 128, U8)
+    absent = g.constant(127 if kind == "MP" else 128, U8)
+    table = g.op("Pad", table, g.sizes(0, 0, 1, 0), absent)
+    if kind == "AP":
+        table = g.op("Sub", g.op("Cast", table, to=FLOAT), g.constant(128, FLOAT))
     # By way of bool: any mask byte but 0 means that the member is there.
     there = g.op("Unsqueeze", g.op("Cast", "mask", to=BOOL), g.sizes(2))
     index = g.op("Where", there, g.op("Cast", "features", to=I32), g.constant(256, I32))
@@ -348,16 +351,21 @@ def _exit(g: Graph, x: str, head: Head, flip: npt.NDArray[np.bool_]) -> str:
     return g.op("Gemm", x, weights, g.constant(offset * scale, FLOAT))
 
 
-def _pack(g: Graph, x: str, flip: npt.NDArray[np.bool_], *, out: str) -> str:
-    """Float bits 0/1 (N, ...), F in all -> u8 (N, B): bit i of byte b is element 8 b + i.
+def _pack(g: Graph, x: str, flip: npt.NDArray[np.bool_], *, width: int, out: str) -> str:
+    """Float bits 0/1 (N, C, H, W), F in all -> u8 (N, B): bit i of byte b is element 8 b + i.
 
     Bits of `flip` (F,) are turned round.
     """
     bits, size = len(flip), packed_bytes(len(flip))
-    if bits % 8:
-        x = g.op("Pad", g.op("Flatten", x), g.sizes(0, 0, 0, -bits % 8), g.constant(0, FLOAT))
-    x = g.op("MatMul", g.reshape(x, -1, 8), g.constant(2.0 ** np.arange(8)[:, None], FLOAT))
-    x = g.op("Cast", x, to=U8)
+    powers = 2.0 ** np.arange(8)[:, None]
+    if width in (8, 16):
+        # A row holds whole bytes: one operator less, which is 0.5 of 20 us with 4 filters.
+        powers = np.kron(np.eye(width // 8), powers)
+    else:
+        if bits % 8:
+            x = g.op("Pad", g.op("Flatten", x), g.sizes(0, 0, 0, -bits % 8), g.constant(0, FLOAT))
+        x = g.reshape(x, -1, 8)
+    x = g.op("Cast", g.op("MatMul", x, g.constant(powers, FLOAT)), to=U8)
     if not flip.any():
         return g.reshape(x, -1, size, out=out)
     turned = g.constant(np.packbits(flip, bitorder="little"), U8)

@@ -65,9 +65,7 @@ def sizes_of(manifest: Manifest) -> Sizes:
     )
 
 
-def camera_bytes(
-    sizes: Sizes, present: npt.NDArray[np.bool_], asked: npt.NDArray[np.bool_]
-) -> F64:
+def camera_bytes(sizes: Sizes, present: npt.NDArray[np.bool_], asked: npt.NDArray[np.bool_]) -> F64:
     """Mean bytes that one camera sends for each of N frames.
 
     Args:

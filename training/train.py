@@ -104,7 +104,7 @@ def train(
             network.clip_latent()
             schedule.step()
             total += float(loss.detach()) * len(index)
-        settle(network, fit, options.batch)
+        settle(network, fit, options)
         result = _validate(network, validation, epoch, total / len(fit))
         report(result)
         # While the learning rate is high a good validation result is luck.
@@ -116,20 +116,24 @@ def train(
 
 
 @torch.no_grad()
-def settle(network: Network, samples: Samples, batch: int) -> None:
+def settle(network: Network, samples: Samples, options: TrainOptions) -> None:
     """Take the batch norms' statistics anew from these samples, with the weights as they are.
 
     Near a sign a step of the optimizer flips bits, which moves every statistic above it; the
     running average lags behind that, and an exported network has nothing but the average.
+    Cameras are dropped as in training: a network that must answer for every set of cameras is
+    not to be tuned to the full one.
     """
     norms = [module for module in network.modules() if isinstance(module, MaskedBatchNorm)]
     usual = [norm.momentum for norm in norms]
+    random = torch.Generator().manual_seed(options.seed)
     network.train()
-    for number, index in enumerate(_batches(len(samples), max(batch, 64), None)):
+    for number, index in enumerate(_batches(len(samples), max(options.batch, 64), random)):
         for norm in norms:
             norm.momentum = 1 / (number + 1)  # the plain mean over the batches
         part = samples.batch(index)
-        network(part.images, part.present)
+        mask = drop_cameras(part.present, options.camera_dropout, random)
+        network(part.images, mask, part.present)
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum
     network.eval()

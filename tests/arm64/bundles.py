@@ -24,18 +24,25 @@ from training.sections import (
 CLASSES = ("car", "bus", "person")
 
 
-def _blocks(rng, channels, filters, reach):
+def _blocks(rng, channels, filters, *, pixels=False):
+    """Thresholds about where the largest of nine sums of random inputs lies."""
     blocks = []
     for number, count in enumerate(filters):
-        spread = int((9 * channels) ** 0.5) * (1 if number else reach)
         signs = rng.choice([-1, 1], (count, channels, 3, 3)).astype(np.int8)
-        blocks.append(Block(signs, rng.integers(0, 3 * spread, count), rng.random(count) < 0.3))
+        mean, spread = (127.5, 74.0) if pixels and not number else (0.0, 1.0)
+        deviations = rng.uniform(0.7, 2.2, count) * spread * (9 * channels) ** 0.5
+        threshold = np.round(mean * signs.sum(axis=(1, 2, 3)) + deviations).astype(np.int64)
+        blocks.append(Block(signs, threshold, rng.random(count) < 0.3))
         channels = count
     return blocks
 
 
+def _gain(features):
+    return max(1, min(4000, 2**22 // features))
+
+
 def _head(rng, features, *, shift=0, centre=0):
-    gain = max(1, min(4000, 2**22 // features))
+    gain = _gain(features)
     return Head(
         rng.choice([-1, 1], (features, 3)).astype(np.int8),
         rng.integers(gain // 2, gain + 1, 3),
@@ -67,9 +74,11 @@ def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) 
     size = int(np.prod(features))
     data = {}
     for camera in range(cameras):
-        shift = max(0, int(2**22 / size).bit_length() - 3)
+        shift = max(0, int(np.log2(_gain(size) * size**0.5 / 30)))  # scores of about 128 +- 30
         head = _head(rng, size, shift=shift, centre=128)
-        data[f"device/{camera}"] = device_section(image, _blocks(rng, shape[0], device, 80), head)
+        data[f"device/{camera}"] = device_section(
+            image, _blocks(rng, shape[0], device, pixels=True), head
+        )
     for number, below in enumerate(edges or (tuple(range(cameras)),)):
         if local:
             weights = Head(
@@ -80,7 +89,7 @@ def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) 
         if edges:
             joined = features[0] * (len(below) if kind == "CC" else 1)
             head = _head(rng, int(np.prod(_after(features, edge))))
-            blocks = _blocks(rng, joined, edge, 1)
+            blocks = _blocks(rng, joined, edge)
             data[f"edge/{number}"] = upper_section(
                 len(below), features, kind, blocks, head, edge_features=True
             )
@@ -90,7 +99,7 @@ def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) 
         joined = up[0] * (members if kind == "CC" else 1)
         head = _head(rng, int(np.prod(_after(up, cloud))))
         data["cloud"] = upper_section(
-            members, up, kind, _blocks(rng, joined, cloud, 1), head, edge_features=False
+            members, up, kind, _blocks(rng, joined, cloud), head, edge_features=False
         )
     tiers = [name for name in ("local", "edge", "cloud") if any(r.startswith(name) for r in data)]
     manifest = Manifest(

@@ -61,7 +61,9 @@ def section_hashes(info, data):
             whole = dict(zip(names, session.run(names, rows), strict=True))
             hashes[f"{level} {threads} threads"] = output_hash(whole)
             alone = session.run(names, {name: array[1:2] for name, array in rows.items()})
-            if any(not np.array_equal(whole[n][1:2], row) for n, row in zip(names, alone)):
+            if any(
+                not np.array_equal(whole[n][1:2], row) for n, row in zip(names, alone, strict=True)
+            ):
                 raise SystemExit(f"{info.role}: a batch of one differs from one of a batch")
     if len(set(hashes.values())) != 1:
         raise SystemExit(f"{info.role}: outputs depend on how it is run: {hashes}")

@@ -60,6 +60,7 @@ def run_with_only(extra, *args):
         ("edge", "gateway"),
         ("cloud", "cloud"),
         ("edge", "publish"),
+        ("edge", "inspect"),
         ("demo", "demo"),
         ("demo", "broker"),
         ("training", "dataset"),

@@ -1,0 +1,255 @@
+"""PNG plots of the tables: ours as lines or bars, the paper's figures as crosses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training.paper.table import Cell, Table, mean_of, spread_of
+
+#: Colour of each exit, the same in every plot (Okabe and Ito, told apart by colour-blind eyes).
+COLOURS = {"local": "#E69F00", "edge": "#009E73", "cloud": "#0072B2", "overall": "#000000"}
+BLANKED, RETRAINED = "#D55E00", "#56B4E9"
+#: (column key, colour, name, column key of the paper's numbers)
+Series = tuple[str, str, str, str | None]
+PAPER = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 1.8}
+DPI = 110
+
+
+def draw(tables: list[Table], folder: Path) -> dict[str, str]:
+    """Draw every table that has a plot.
+
+    Returns:
+        Table name -> file name in `folder`.
+    """
+    import matplotlib  # slow to import
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update(
+        {"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
+    )
+    files = {}
+    for table in tables:
+        painter = _PAINTERS.get(table.name)
+        if painter is None:
+            continue
+        figure = painter(table, pyplot)
+        files[table.name] = f"{table.name}.png"
+        figure.savefig(folder / files[table.name], dpi=DPI)
+        pyplot.close(figure)
+    return files
+
+
+def _percent(cell: Cell) -> float | None:
+    value = mean_of(cell)
+    return None if value is None else 100 * value
+
+
+def _line(axes: Any, table: Table, x: str, y: str, *, percent: bool = True, **style: Any) -> None:
+    """Mean over x with the spread as a band; nothing where there are no values."""
+    scale = 100 if percent else 1
+    rows = [r for r in table.rows if mean_of(r.get(x)) is not None and r.get(y) is not None]
+    if not rows:
+        return
+    xs = [mean_of(row[x]) for row in rows]
+    ys = [scale * (mean_of(row[y]) or 0.0) for row in rows]
+    spread = [scale * spread_of(row[y]) for row in rows]
+    (line,) = axes.plot(xs, ys, **style)
+    if any(spread):
+        low = [y_ - s for y_, s in zip(ys, spread, strict=True)]
+        high = [y_ + s for y_, s in zip(ys, spread, strict=True)]
+        axes.fill_between(xs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+
+
+def _paper(axes: Any, table: Table, x: str, y: str, *, percent: bool = True, **style: Any) -> None:
+    scale = 100 if percent else 1
+    pairs = [
+        (mean_of(row.get(x)), scale * value)
+        for row in table.rows
+        if (value := mean_of(row.get(y))) is not None
+    ]
+    if pairs:
+        axes.plot(*zip(*pairs, strict=True), **PAPER | style)
+
+
+def _sweep(table: Table, pyplot: Any) -> Any:
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    _line(left, table, "threshold", "overall", color=COLOURS["overall"], label="ours")
+    _paper(left, table, "threshold", "paper_overall", color="#777777", label="paper")
+    left.set(xlabel="threshold T of the local exit", ylabel="accuracy, all exits (%)")
+    _line(middle, table, "threshold", "local_share", color=COLOURS["local"], label="local")
+    _line(middle, table, "threshold", "edge_share", color=COLOURS["edge"], label="edge")
+    _line(middle, table, "threshold", "cloud_share", color=COLOURS["cloud"], label="cloud")
+    _paper(
+        middle,
+        table,
+        "threshold",
+        "paper_local_share",
+        color=COLOURS["local"],
+        label="paper: local",
+    )
+    middle.set(xlabel="threshold T of the local exit", ylabel="samples answered there (%)")
+    _line(right, table, "formula_bytes", "overall", color="#CC79A7", marker=".", label="formula")
+    _line(
+        right, table, "camera_bytes", "overall", color=COLOURS["overall"], marker=".",
+        label="our wire format",
+    )  # fmt: skip
+    _paper(right, table, "paper_paper_bytes", "paper_overall", color="#777777", label="paper")
+    right.set(xlabel="bytes per camera and frame", ylabel="accuracy, all exits (%)", xscale="log")
+    _plain_ticks(right, [10, 15, 20, 30, 50, 80, 120, 160])
+    for axes in (left, middle, right):
+        axes.legend()
+    return figure
+
+
+def _filters(table: Table, pyplot: Any) -> Any:
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for name in ("local", "cloud", "overall"):
+        _line(left, table, "filters", name, color=COLOURS[name], marker=".", label=name)
+        _paper(left, table, "filters", f"paper_{name}", color=COLOURS[name])
+    left.set(xlabel="filters f", ylabel="accuracy (%)", xscale="log")
+    for key, colour, label in (
+        ("camera_bytes", COLOURS["overall"], "our wire format"),
+        ("formula_bytes", "#CC79A7", "the paper's formula"),
+    ):
+        style = {"color": colour, "label": label, "marker": "."}
+        _line(right, table, "filters", key, percent=False, **style)
+    _paper(right, table, "filters", "paper_paper_bytes", percent=False, color="#777777")
+    right.set(xlabel="filters f", ylabel="bytes per camera and frame", xscale="log", ylim=(0, None))
+    for axes in (left, right):
+        _plain_ticks(axes, [1, 2, 4, 8])
+        _legend(axes, table)
+    return figure
+
+
+def _bars(axes: Any, table: Table, label: str, series: list[Series]) -> None:
+    """Groups of horizontal bars."""
+    series = [each for each in series if any(row.get(each[0]) is not None for row in table.rows)]
+    height = 0.8 / max(1, len(series))
+    for number, (key, colour, name, paper) in enumerate(series):
+        rows = [(i, row) for i, row in enumerate(table.rows) if row.get(key) is not None]
+        places = [i + (number + 0.5) * height - 0.4 for i, _ in rows]
+        axes.barh(
+            places,
+            [_percent(row[key]) for _, row in rows],
+            height * 0.9,
+            xerr=[100 * spread_of(row[key]) for _, row in rows],
+            color=colour,
+            ecolor="#444444",
+            label=name,
+        )
+        if paper:
+            known = [
+                (_percent(row.get(paper)), place)
+                for place, (_, row) in zip(places, rows, strict=True)
+                if row.get(paper) is not None
+            ]
+            if known:
+                axes.plot(*zip(*known, strict=True), **PAPER | {"color": "#222222"})
+    axes.set_yticks(range(len(table.rows)), [str(row[label]) for row in table.rows])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    values = [
+        value
+        for row in table.rows
+        for key, _, _, paper in series
+        for value in (_percent(row.get(key)), _percent(row.get(paper or "")))
+        if value is not None
+    ]
+    axes.set_xlim(max(0, min(values, default=0) - 5), 100.5)
+    axes.set_xlabel("accuracy (%)")
+    _legend(axes, table, loc="lower left")
+
+
+def _bar_plot(label: str, axis: str, series: list[Series]) -> Callable[[Table, Any], Any]:
+    def paint(table: Table, pyplot: Any) -> Any:
+        size = (8, 1.4 + 0.16 * len(series) * len(table.rows) + 0.15 * len(table.rows))
+        figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+        _bars(axes, table, label, series)
+        axes.set_ylabel(axis)
+        return figure
+
+    return paint
+
+
+def _adding(table: Table, pyplot: Any) -> Any:
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    _line(
+        axes, table, "cameras", "individual", color="#999999", marker=".", label="the added camera"
+    )
+    for name in ("local", "cloud", "overall"):
+        _line(axes, table, "cameras", name, color=COLOURS[name], marker=".", label=name)
+        _paper(axes, table, "cameras", f"paper_{name}", color=COLOURS[name])
+    axes.set(xlabel="cameras, added from the worst to the best", ylabel="accuracy (%)")
+    _plain_ticks(axes, [int(mean_of(row["cameras"]) or 0) for row in table.rows])
+    _legend(axes, table)
+    return figure
+
+
+def _missing_many(table: Table, pyplot: Any) -> Any:
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    lines = [
+        ("seen", "#999999", "seen by another camera", ":"),
+        ("mean", BLANKED, "blanked, mean of all sets", "-"),
+        ("worst", BLANKED, "blanked, worst set", ":"),
+        ("best_missing", COLOURS["overall"], "best cameras blanked", "-"),
+        ("retrained", RETRAINED, "best cameras missing, retrained", "--"),
+    ]
+    for key, colour, name, style in lines:
+        _line(axes, table, "missing", key, color=colour, label=name, linestyle=style, marker=".")
+    axes.set(xlabel="cameras missing", ylabel="accuracy, all exits (%)", ylim=(0, 102))
+    _plain_ticks(axes, [int(mean_of(row["missing"]) or 0) for row in table.rows])
+    axes.legend()
+    return figure
+
+
+def _plain_ticks(axes: Any, ticks: list[int]) -> None:
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+
+
+def _legend(axes: Any, table: Table, **where: Any) -> None:
+    """The legend, with one cross for the paper's points where there are any."""
+    handles, _ = axes.get_legend_handles_labels()
+    if any(key.startswith("paper_") and v is not None for r in table.rows for key, v in r.items()):
+        from matplotlib.lines import Line2D
+
+        handles.append(Line2D([], [], color="#222222", label="paper", **PAPER))
+    axes.legend(handles=handles, **where)
+
+
+_EXIT_BARS: list[Series] = [
+    ("local", COLOURS["local"], "local exit alone", "paper_local"),
+    ("cloud", COLOURS["cloud"], "cloud exit alone", "paper_cloud"),
+    ("overall", "#555555", "all exits together", None),
+    ("one_missing", BLANKED, "one camera blanked, mean", None),
+]
+_PAINTERS: dict[str, Callable[[Table, Any], Any]] = {
+    "sweep": _sweep,
+    "filters": _filters,
+    "layout": _filters,
+    "aggregation": _bar_plot("pair", "local exit - features", _EXIT_BARS),
+    "shapes": _bar_plot("shape", "", _EXIT_BARS),
+    "cameras": _bar_plot(
+        "camera",
+        "camera, worst to best",
+        [
+            ("individual", COLOURS["local"], "of all samples", "paper_individual"),
+            ("where_seen", COLOURS["edge"], "where it sees the object", None),
+        ],
+    ),
+    "adding": _adding,
+    "missing_one": _bar_plot(
+        "camera",
+        "missing camera, worst to best",
+        [
+            ("blanked_local", COLOURS["local"], "blanked: local exit", None),
+            ("blanked", BLANKED, "blanked: all exits", None),
+            ("retrained", RETRAINED, "retrained: all exits", "paper_overall"),
+        ],
+    ),
+    "missing_many": _missing_many,
+}
