@@ -2,6 +2,7 @@
 #
 #   VENV=folder     virtual environment (.venv)
 #   PYTHON=program  Python to make it with (the first python3 that is 3.11 or later)
+#   DATA=file       data set of `demo` and `paper` (the built-in one), SPLIT=name one of its splits
 #   MOSQUITTO=file  broker program (found, or fetched into the virtual environment)
 
 VENV ?= .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet docs bench-sections test-arm64 clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults docs bench-sections test-arm64 clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -29,21 +30,31 @@ demo: $(if $(DATA),setup-training,setup) ## the whole system on this machine; DA
 	@$(DDNN) demo $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
 
 test: check ## everything: make check, then the tests with real processes and a real broker
-	$(BIN)/pytest -m live
+	$(BIN)/pytest -m "live and not faults"
 
 check: setup-dev ## all checks that need no network: lint, format, types, layers, offline tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not live"
+	$(BIN)/pytest -m "not live and not faults"
+
+simulate: setup-dev ## HOURS=n SEED=s: so many device-hours of faults in virtual time, every promise checked
+	@$(BIN)/python -m tests.simulation --hours $(or $(HOURS),100) --seed $(or $(SEED),0)
+
+test-faults: setup-dev ## break real processes, brokers and networks (minutes; root adds network namespaces)
+	$(BIN)/pytest -m faults
 
 train: setup-training ## train and export the reference bundle into models/reference
-	$(DDNN) train --data generated --seed 0 --out models/reference
+	$(DDNN) train --data generated --seed 1 --out models/reference
 
 contact-sheet: setup ## a picture of samples of the built-in data set, to look at
 	@mkdir -p build
 	$(DDNN) dataset sheet generated --out build/contact-sheet.png
+
+paper: setup-training ## the paper's experiments; DATA=set.npz SPLIT=random SEEDS=3, QUICK=1: minutes, OPTIONS=...
+	@$(DDNN) paper --data "$(or $(DATA),generated)" $(if $(SPLIT),--split "$(SPLIT)") \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick) $(OPTIONS)
 
 docs: setup-dev ## write docs/commands.md from the commands' help
 	$(BIN)/python scripts/commands_doc.py

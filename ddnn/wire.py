@@ -67,6 +67,7 @@ class Flag(IntFlag):
 
 
 _KIND_BY_BYTE = {(FORMAT_VERSION << 4) | kind: kind for kind in Kind}
+_NO_BODY = int(Flag.ABSENT | Flag.UNSERVED)
 _KNOWN_FLAGS = int(Flag.ABSENT | Flag.BACKLOG | Flag.UNSERVED)
 
 
@@ -114,7 +115,7 @@ def decode(payload: bytes) -> Frame:
     if flags & ~_KNOWN_FLAGS:
         raise WireError(f"unknown frame flags 0x{flags:02x}")
     body = payload[HEADER_BYTES:]
-    if body and (kind is Kind.REQUEST or flags & (Flag.ABSENT | Flag.UNSERVED)):
+    if body and (kind is Kind.REQUEST or flags & _NO_BODY):
         raise WireError(f"a {kind.name} frame with flags 0x{flags:02x} has no body")
     return Frame(kind, flags, tag, boot, slot, body)
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 class Pacer:
     """One view per slot.
 
-    A live source shows now what is there now: a slot that was missed is gone. A replay shows
-    sample after sample, each in its own slot; when it is late it hurries, and leaves none out.
+    A live source shows now what is there now: a slot that was missed is gone, and so is one of
+    which less than half is left, or its view might be taken in the next. A replay shows sample
+    after sample, each in its own slot; when it is late it hurries, and leaves none out.
 
     Args:
         period_s: seconds per slot.
@@ -24,7 +25,7 @@ class Pacer:
         """The next slot to show and the seconds until it begins."""
         slot = self._next
         if self._live:
-            slot = max(slot, int(wall_s / self._period_s))
+            slot = max(slot, int(wall_s / self._period_s + 0.5))
         return slot, max(0.0, slot * self._period_s - wall_s)
 
     def shown(self, slot: int) -> None:
