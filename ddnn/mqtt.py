@@ -40,6 +40,10 @@ CONNECT_TIMEOUT_S = 3.0
 #: With packets waiting for the socket this long without a break, frame traffic is dropped here:
 #: it would be stale on arrival and hold up what is fresh.
 STUCK_AFTER_S = 1.0
+#: So many connections in a row that were lost this soon look like two clients with one id. (An
+#: MQTT 5 broker should say so, "session taken over"; mosquitto 2.0.11 does not.)
+SHORT_CONNECTIONS = 3
+SHORT_CONNECTION_S = 10.0
 
 
 class Will(NamedTuple):
@@ -94,6 +98,8 @@ class Client:
         self._address = (host, port, keepalive_s)
         self._on_up = on_up
         self._on_down = on_down
+        self._connected_at = 0.0
+        self._short_in_a_row = 0
         self._stuck_since: float | None = None
         self._stuck_looked = 0.0
         self._lock = threading.Lock()
@@ -266,6 +272,7 @@ class Client:
         self._complained = False
         self._max_packet = getattr(properties, "MaximumPacketSize", None)
         self.counts["connects"] += 1
+        self._connected_at = time.monotonic()
         with self._lock:
             known = list(self._handlers.items())
         for topic_filter, (_, qos, retained) in known:
@@ -305,11 +312,18 @@ class Client:
             return
         # Without jitter a thousand clients would come back in the same instant.
         self._client.reconnect_delay_set(random.randint(1, 3), 4)
-        if "taken over" in str(reason).lower():
+        lived_s = time.monotonic() - self._connected_at
+        self._short_in_a_row = self._short_in_a_row + 1 if lived_s < SHORT_CONNECTION_S else 0
+        said = "taken over" in str(reason).lower()
+        if said or self._short_in_a_row >= SHORT_CONNECTIONS:
             self.counts["taken_over"] += 1
             # Two with one name throw each other out; not at every turn, and not in step.
             self._client.reconnect_delay_set(random.randint(3, 6), 6)
-            log.error("another client uses this client id: two nodes with one name?")
+            log.error(
+                "connection lost (%s) soon after connecting, again: another client uses this "
+                "client id, or the network is bad",
+                reason,
+            )
         else:
             log.warning("connection to the broker lost (%s); reconnecting", reason)
 

@@ -29,8 +29,8 @@ from ddnn.errors import BundleError
 #: Operators of the default domain; what `training.sections` uses and no more.
 OPERATORS = frozenset(
     {"Add", "BitShift", "BitwiseAnd", "BitwiseXor", "Cast", "Clip", "Conv", "Flatten", "Floor"}
-    | {"Gather", "Gemm", "MatMul", "MaxPool", "Mul", "Pad", "QLinearConv", "ReduceMax"}
-    | {"ReduceSum", "Reshape", "Slice", "Sub", "Transpose", "Unsqueeze", "Where"}
+    | {"Gather", "Gemm", "MatMul", "MaxPool", "Mul", "Pad", "QLinearConv", "QuantizeLinear"}
+    | {"ReduceMax", "ReduceSum", "Reshape", "Slice", "Sub", "Transpose", "Unsqueeze", "Where"}
 )
 #: onnxruntime 1.20, the oldest one supported, reads this version of the file format.
 MAX_IR_VERSION = 10

@@ -90,7 +90,7 @@ class _Slot:
     __slots__ = (
         "absent", "asked", "best", "boots", "deadline", "escalation", "features", "gone",
         "held_bytes", "late", "payload_bytes", "scores", "stage", "stage_began", "stage_s",
-        "steps_left",
+        "step", "steps_left",
     )  # fmt: skip
 
     def __init__(self, now: float, deadline: float, *, late: bool) -> None:
@@ -103,6 +103,7 @@ class _Slot:
         self.absent: set[int] = set()
         self.boots: dict[int, int] = {}
         self.asked: set[int] = set()
+        self.step: set[int] = set()
         self.steps_left: list[list[int]] = []
         self.features: dict[int, bytes] = {}
         self.gone: set[int] = set()
@@ -323,7 +324,7 @@ class Tier:
                 return []
             return self._after_summaries(slot, state, now)
         if state.stage == "features":
-            waiting = state.asked - state.features.keys() - state.gone
+            waiting = state.step - state.features.keys() - state.gone
             if not out_of_time and any(not self._members.down(member) for member in waiting):
                 return []
             return self._after_step(slot, state, now)
@@ -378,9 +379,10 @@ class Tier:
         """Ask the next step's members. The steps left share the time left evenly."""
         end = state.stage_began + self.config.features_wait_s
         state.deadline = now + max(0.0, end - now) / len(state.steps_left)
-        step = state.steps_left.pop(0)
-        state.asked.update(step)
-        return [Request(member, slot) for member in sorted(step)]
+        # Only these are waited for; those of the step before have had their time.
+        state.step = set(state.steps_left.pop(0))
+        state.asked |= state.step
+        return [Request(member, slot) for member in sorted(state.step)]
 
     def _after_step(self, slot: int, state: _Slot, now: float) -> list[Action]:
         """All asked so far have answered, or this step's time is over."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 import numpy as np
-from training.datasets.load import load
 
 from ddnn.bundle import Bundle
 from ddnn.errors import DdnnError
 from ddnn.store import read_folder
 from training.datasets.base import MultiCameraSet
+from training.datasets.load import load
 
 REFERENCE = Path(__file__).resolve().parent.parent / "models" / "reference"
 

@@ -115,8 +115,9 @@ def with_missing(full: Cases, missing: Sequence[Cases]) -> Cases:
 def calibrate(cases: Cases, goal: Goal = HIGHEST_ACCURACY, tolerance: float = TOLERANCE) -> Choice:
     """Thresholds of the exits before the last.
 
-    Equally good settings: the least traffic from cameras, then the most early exits, then the
-    lowest thresholds.
+    Equally good settings: the least traffic from cameras, which is the most local exits; then
+    the most local exits with a camera missing; then what `_Grid.cheapest` says of the edge exit;
+    then the lowest thresholds, so that a sample less sure than any so far is passed on.
 
     Args:
         tolerance: in samples; accuracies this close to the best count as the best.
@@ -147,7 +148,7 @@ def calibrate(cases: Cases, goal: Goal = HIGHEST_ACCURACY, tolerance: float = TO
     else:
         best = grid.accuracy[allowed].max()
         allowed &= grid.accuracy >= best - slack - 1e-12
-    return grid.cheapest(allowed)
+    return grid.cheapest(allowed, slack + 1e-12)
 
 
 class _Grid:
@@ -199,19 +200,27 @@ class _Grid:
             up_to(cases.traffic_weight * cases.asked_bytes),
         )
         self.camera_bytes: F64 = (answered[0] + asked[0][1] + asked[0][2]) / traffic
+        #: Share that the first exit answers, cases with a missing camera included.
+        self.leaves_first: F64 = up_to(weight)[0] / total
         leaves = up_to(cases.traffic_weight)
-        self.leaves_first: F64 = leaves[0] / traffic
         self.leaves_early: F64 = (leaves[0] + leaves[1]) / traffic
 
-    def cheapest(self, allowed: npt.NDArray[np.bool_]) -> Choice:
-        """The allowed setting with the least traffic, then the most early exits."""
+    def cheapest(self, allowed: npt.NDArray[np.bool_], slack: float) -> Choice:
+        """The allowed setting with the least traffic; of several, the best second exit.
+
+        Where the first exit answers nearly everything the second one's threshold hardly matters
+        here. It will once the first one's is lowered, so that it is chosen as if no sample left
+        at the first exit: accuracy within `slack` of the best, then the most early exits.
+        """
+        alone = self.accuracy[0] >= self.accuracy[0].max() - slack
         i, j = np.nonzero(allowed)
         order = np.lexsort(
             (
                 self.candidates[1][j],
                 self.candidates[0][i],
-                -self.accuracy[i, j].round(12),
+                -self.leaves_early[0, j].round(12),
                 -self.leaves_early[i, j].round(12),
+                ~alone[j],
                 -self.leaves_first[i, j].round(12),
                 self.camera_bytes[i, j].round(9),
             )

@@ -124,9 +124,9 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
         x = _quantised(g, g.op("Cast", x, to=U8), blocks[1:], 1, blocks[0].flip)
         x = g.op("Cast", x, to=FLOAT)
     flip = np.repeat(blocks[-1].flip, shape[1] * shape[2])
-    y = _exit(g, g.op("Flatten", x), head, flip)
-    y = g.op("Clip", y, g.constant(0, FLOAT), g.constant(255, FLOAT))
-    g.op("Cast", y, to=U8, out="scores")  # rounds down, as all are positive
+    # Rounds and saturates in one operator; what it rounds is never half-way.
+    y = _exit(g, g.op("Flatten", x), head, flip, to_nearest=True)
+    g.op("QuantizeLinear", y, g.constant(1, FLOAT), g.constant(0, U8), out="scores")
     _pack(g, x, flip, width=shape[2], out="features")
     return g.build(
         [("image", image)],
@@ -338,16 +338,28 @@ def _pool(g: Graph, x: str) -> str:
     return g.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
 
 
-def _exit(g: Graph, x: str, head: Head, flip: npt.NDArray[np.bool_]) -> str:
+def _exit(
+    g: Graph, x: str, head: Head, flip: npt.NDArray[np.bool_], *, to_nearest: bool = False
+) -> str:
     """Bits 0/1 float (N, F), those of `flip` (F,) the wrong way round -> float (N, K), not floored.
 
     With x = 2b - 1: (s . x) m + o = (2 s m) . b + o - m sum(s). Divided by a power of two, which
     keeps every step as exact as it was.
+
+    Args:
+        to_nearest: make it a number whose nearest whole number is the one to round down to. The
+            sum is even or odd as the offset is; where it is even, one more changes nothing. Then
+            it is odd, half a divisor less is never half-way between two whole numbers.
     """
     signs = np.where(flip[:, None], -head.signs, head.signs)
     scale = 2.0**-head.shift
     weights = g.op("Mul", g.signs(signs), g.constant(head.multiplier * scale, FLOAT))
     offset = head.offset - head.multiplier * signs.sum(axis=0, dtype=np.int64)
+    if to_nearest and head.shift:
+        half = 2 ** (head.shift - 1)
+        largest = len(signs) * np.abs(head.multiplier) + np.abs(head.offset) + 1 + half
+        _check_exact("an exit's scores", int(largest.max()))
+        offset = (offset | 1) - half
     return g.op("Gemm", x, weights, g.constant(offset * scale, FLOAT))
 
 

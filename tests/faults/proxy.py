@@ -14,6 +14,7 @@ does to them may be changed at any time, for all connections at once:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import threading
@@ -23,9 +24,10 @@ PIECE_BYTES = 4096
 
 
 class Proxy:
-    """One listening port in front of `upstream_port`."""
+    """One listening port in front of `upstream_port`; or `listening`, a socket that listens."""
 
-    def __init__(self, upstream_port: int) -> None:
+    def __init__(self, upstream_port: int, listening: socket.socket | None = None) -> None:
+        self._listening = listening
         self.upstream_port = upstream_port
         self.delay_s = 0.0
         self.bytes_per_s: float | None = None
@@ -73,7 +75,8 @@ class Proxy:
 
     def _run(self):
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, HOST, 0))
+        where = {"sock": self._listening} if self._listening else {"host": HOST, "port": 0}
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, **where))
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
@@ -100,7 +103,8 @@ class Proxy:
             asyncio.ensure_future(self._pass_on(reader, up_writer)),
             asyncio.ensure_future(self._pass_on(up_reader, writer)),
         ]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         self._writers -= pair

@@ -1,4 +1,4 @@
-"""A whole site of real processes, each behind a proxy of its own, and a consumer that keeps count."""
+"""A whole site of real processes, each behind a proxy of its own, and a consumer that counts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ddnn.decisions import decode
 from ddnn.mqtt import Client, Publish
 from ddnn.processes import start_child, stop_children
 from tests.bundles import random_bundle
+from tests.faults.delay_line import FAR
 from tests.faults.proxy import HOST, Proxy
 from training.publish import publish_bundle
 
@@ -77,9 +78,13 @@ class Consumer:
 
 
 class Site:
-    """Broker, gateway, cameras and workers; `samples` slots of replay."""
+    """Broker, gateway, cameras and workers; `samples` slots of replay.
 
-    def __init__(self, folder, samples=8000, workers=1):
+    Nodes named in `far` live at the near end of a delay line, the broker beyond its far end.
+    """
+
+    def __init__(self, folder, samples=8000, workers=1, far=None):
+        self.far = far or {}
         self.folder = folder
         self.workers = workers
         self.broker = LocalBroker(directory=folder / "broker", persistence_dir=folder / "database")
@@ -105,7 +110,8 @@ class Site:
         self.stack.callback(lambda: stop_children(self.children.values()))
         publish_bundle(self.consumer.client, SITE, self.bundle, 10)
         for name in self.names:
-            self.proxies[name] = self.stack.enter_context(Proxy(self.broker.port))
+            listening = self.far[name].listen() if name in self.far else None
+            self.proxies[name] = self.stack.enter_context(Proxy(self.broker.port, listening))
             self.start(name)
         self.wait(lambda: len(self.running()) == len(self.names), "starting", 60)
         self.first_slot = int((time.time() + 0.5) / PERIOD_S) + 1
@@ -141,7 +147,8 @@ class Site:
 
     def start(self, name):
         """Start (again) one process."""
-        address = ["--broker", HOST, "--port", str(self.proxies[name].port), "--keepalive-s", "5"]
+        host = FAR if name in self.far else HOST
+        address = ["--broker", host, "--port", str(self.proxies[name].port), "--keepalive-s", "5"]
         address += ["--store", str(self.folder / "stores" / name)]
         common = ["--site", SITE, "--period-s", str(PERIOD_S)]
         kind, _, number = name.partition("-")
@@ -153,8 +160,11 @@ class Site:
             ],
             "cloud": ["cloud", "--worker", name],
         }[kind]  # fmt: skip
+        command = [sys.executable, "-m", "ddnn", *args, *address]
+        if name in self.far:
+            command = self.far[name].command(*command)
         self.children[name] = start_child(
-            [sys.executable, "-m", "ddnn", *args, *address],
+            command,
             {"OMP_NUM_THREADS": "1"},
             self.folder / f"{name}.log",
         )

@@ -122,7 +122,9 @@ def test_hung_cloud_opens_the_breaker(site):
     for name in ("cloud-0", "cloud-1"):
         site.signal(name, signal.SIGSTOP)
     first = during(site, 6)
-    answered = [d for d in site.consumer.since(first + 40) if (d.degraded or "").startswith("cloud")]
+    answered = [
+        d for d in site.consumer.since(first + 40) if (d.degraded or "").startswith("cloud")
+    ]
     assert answered
     assert sum("answer" in d.stage_ms for d in answered) <= len(answered) / 2
     for name in ("cloud-0", "cloud-1"):
@@ -251,10 +253,10 @@ def test_second_client_with_the_gateways_id_is_an_alarm(site):
     thief = paho.Client(CallbackAPIVersion.VERSION2, f"{SITE}-gateway", protocol=paho.MQTTv5)
     thief.connect(HOST, site.broker.port)
     thief.loop_start()
-    time.sleep(5)
+    wanted = "another client uses this client id"
+    site.wait(lambda: wanted in site.log("gateway"), "the alarm", 30)
     thief.disconnect()
     thief.loop_stop()
-    assert "another client uses this client id" in site.log("gateway")
     site.wait_full_service("a second client with one id")
 
 
@@ -267,7 +269,7 @@ def test_zz_ledger_equals_what_a_consumer_got(site):
     time.sleep(2.5)
     site.wait_balanced()
     ledger = site.consumer.ledger
-    assert len(site.consumer.decisions) == ledger["decided"] + ledger["degraded"]
+    assert len(site.consumer.decisions) == ledger["decided"] + ledger.get("degraded", 0)
     print(f"{ledger['opened']} slots; {ledger}")
     for camera in range(CAMERAS):
         site.start(f"device-{camera}")

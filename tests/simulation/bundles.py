@@ -13,8 +13,8 @@ The scene of a slot says how deep it must go: `depth(slot)` is the exit that is 
 
 from __future__ import annotations
 
-import hashlib
 import functools
+import hashlib
 
 import numpy as np
 
@@ -112,7 +112,7 @@ class CloudSection:
         self.version = int(data.split(b"|")[1])
 
     def run_one(self, features, mask):
-        version, low, high, deep = features[0].tolist()
+        version, low, high, _ = features[0].tolist()
         if version != self.version:
             raise Mixed(f"version {version} given to a cloud section of version {self.version}")
         return (logits(low | high << 8, 2, True),)

@@ -9,6 +9,7 @@ acknowledged, sends them again after a reconnect, and subscribes again every tim
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict, deque
 
 from ddnn.message import Message
@@ -23,9 +24,7 @@ def matches(topic_filter, topic):
     if "+" not in topic_filter:
         return topic_filter == topic
     want, have = topic_filter.split("/"), topic.split("/")
-    return len(want) == len(have) and all(
-        w in ("+", h) for w, h in zip(want, have, strict=True)
-    )
+    return len(want) == len(have) and all(w in ("+", h) for w, h in zip(want, have, strict=True))
 
 
 class Link:
@@ -157,10 +156,8 @@ class Broker:
         if not session.open or session.client.link.cut:
             return  # what is not acknowledged is sent again when the link heals
         if qos:
-            try:
+            with contextlib.suppress(ValueError):  # it is a repeat
                 session.unacknowledged.remove((message, expires))
-            except ValueError:
-                pass
         if expires is not None and self.world.now > expires:
             self.world.counts["expired_on_the_way"] += 1
             return
@@ -218,7 +215,7 @@ class Client:
         if not self.alive or self.session:
             return
         broker = self.world.broker
-        if not broker.up or self.link.cut:
+        if not broker.up or self.link.cut or self.paused is not None:
             self.world.after(1.0 + 3.0 * self.world.rng.random(), self._try)
             return
         self.session = session = broker.connect(self, self.will)

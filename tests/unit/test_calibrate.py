@@ -104,6 +104,19 @@ def test_edge_answers_what_the_local_exit_may_not():
     assert chosen("accuracy", outcomes)[1] == ["edge"] * 4
 
 
+def test_edge_that_is_rarely_asked_is_set_as_if_it_always_were():
+    truth = np.zeros(10, int)
+    edge = outcome([0] * 5 + [1] * 5, np.linspace(0.1, 0.9, 10))
+    outcomes = {
+        "local": outcome(truth, [0.2] * 10),
+        "edge": edge,
+        "cloud": outcome(truth, [1] * 10),
+    }
+    choice, exits = chosen("accuracy", outcomes, truth)
+    assert exits == ["local"] * 10
+    assert 0.45 < choice.thresholds["edge"] < 0.55
+
+
 def test_less_than_half_a_sample_is_no_reason_for_traffic():
     truth = np.zeros(100, int)
     local = np.zeros(100, int)

@@ -65,6 +65,7 @@ def run_with_only(extra, *args):
         ("demo", "broker"),
         ("training", "dataset"),
         ("training", "train"),
+        ("training", "paper"),
     ],
 )
 def test_extra_alone_is_enough_for_its_commands_help(extra, command):

@@ -2,7 +2,9 @@
 
 import pytest
 
-from ddnn.tier import Decision, Escalate, Expired, Request, Tier, TierConfig
+from ddnn.breaker import Breaker
+from ddnn.slots import ClosedSlots
+from ddnn.tier import Decision, Escalate, Expired, Feed, Report, Request, Tier, TierConfig
 from ddnn.wire import Flag, Kind
 from tests.fakes import FakeSections, answer, features, frame, summary
 
@@ -327,3 +329,260 @@ def test_close_ends_every_slot_in_whatever_stage():
     ]
     assert node.open_slots == 0
     assert balanced(node)
+
+
+# -- asking a few at a time --------------------------------------------------------------------
+
+
+def clear(slot, lead, **fields):
+    """A summary whose best class leads by `lead` steps; the local exit is unsure of it."""
+    return frame(Kind.SUMMARY, slot, bytes([0, lead, 0]), **fields)
+
+
+def stepped(at_once=1):
+    node = tier(config=TierConfig(ask_at_once=at_once, features_wait_s=3.0))
+    node.on_summary(0, 5, clear(5, 10), 0.0)
+    node.on_summary(1, 5, clear(5, 200), 0.0)
+    return node, node.on_summary(2, 5, clear(5, 90), 0.0)
+
+
+def test_clearest_camera_is_asked_first_and_no_other_when_it_is_enough():
+    node, actions = stepped()
+    assert actions == [Request(1, 5)]
+    (decision,) = node.on_features(1, 5, features(5), 0.1)
+    assert (decision.exit, decision.used, decision.degraded) == ("edge", (1,), None)
+
+
+def test_next_clearest_is_asked_while_the_edge_is_unsure():
+    node, _ = stepped()
+    assert node.on_features(1, 5, features(5, sure=False), 0.1) == [Request(2, 5)]
+    assert node.on_features(2, 5, features(5, sure=False), 0.2) == [Request(0, 5)]
+    assert isinstance(node.on_features(0, 5, features(5, sure=False), 0.3)[0], Escalate)
+
+
+def test_silent_camera_costs_its_step_only():
+    node, _ = stepped()
+    assert node.next_deadline() == pytest.approx(1.0)
+    assert node.on_time(1.0) == [Request(2, 5)]
+    (decision,) = node.on_features(2, 5, features(5, sure=True), 1.1)
+    assert (decision.used, decision.degraded) == ((2,), "features_missing")
+
+
+def test_steps_together_take_no_longer_than_the_stage_may():
+    node, _ = stepped()
+    for _ in range(3):
+        actions = node.on_time(node.next_deadline())
+    assert [a.degraded for a in actions] == ["features_missing"]
+    assert sum(actions[0].stage_s.values()) == pytest.approx(3.0)
+
+
+# -- breaker -----------------------------------------------------------------------------------
+
+
+def broken(**options):
+    breaker = Breaker()
+    breaker.trip(0.0)
+    node = Tier(FakeSections(**options), breaker=breaker)
+    return node, breaker
+
+
+def test_known_dead_cloud_is_not_waited_for():
+    node, breaker = broken()
+    report_all(node, 5, sure=False)
+    decisions = [a for m in range(3) for a in node.on_features(m, 5, features(5, sure=False), 0.1)]
+    assert [(d.exit, d.degraded) for d in decisions] == [("edge", "cloud_down")]
+    assert balanced(node)
+    breaker.probe_now(0.2)
+    report_all(node, 6, 0.2, sure=False)
+    for member in range(3):
+        node.on_features(member, 6, features(6, sure=False), 0.2)
+    (decision,) = node.on_answer(6, answer(6), 0.3)
+    assert decision.degraded is None
+    assert breaker.state == "closed"
+
+
+def test_features_are_not_asked_for_when_they_have_nowhere_to_go():
+    node, _ = broken(edge=False)
+    (decision,) = report_all(node, 5, sure=False)
+    assert (decision.exit, decision.degraded) == ("local", "cloud_down")
+
+
+def test_unanswered_escalations_open_the_breaker():
+    breaker = Breaker(failures=3)
+    node = Tier(FakeSections(), TierConfig(answer_wait_s=2.0), breaker=breaker)
+    for slot in range(3):
+        escalated(node, slot)
+    assert len(node.on_time(3.0)) == 3
+    assert breaker.state == "open"
+
+
+def test_escalations_are_asked_again_when_a_worker_has_died():
+    node = tier()
+    escalated(node, 5)
+    assert node.escalate_again() == [Escalate(5, b"\x01\0\0\0edge")]
+    assert len(node.on_answer(5, answer(5), 0.2)) == 1
+    assert node.on_answer(5, answer(5), 0.3) == []
+    assert node.escalate_again() == []
+
+
+# -- backlog and bounds ------------------------------------------------------------------------
+
+
+def test_backlog_slot_waits_longer_and_says_nothing_of_who_is_alive():
+    node = tier(config=TierConfig(backlog_wait_s=3.0, silent_after_slots=1))
+    node.on_summary(0, 5, summary(5, flags=Flag.BACKLOG), 0.0)
+    assert node.on_time(2.9) == []
+    (decision,) = node.on_time(3.0)
+    assert decision.missing == (1, 2)
+    assert node.alive() == {0, 1, 2}
+
+
+def test_backlog_of_a_decided_slot_is_counted():
+    node = tier()
+    report_all(node, 5)
+    assert node.on_summary(0, 5, summary(5, flags=Flag.BACKLOG), 1.0) == []
+    assert node.counts["late_backlog"] == 1
+
+
+def test_backlog_never_takes_a_fresh_slots_place():
+    node = tier(config=TierConfig(max_open_slots=2))
+    node.on_summary(0, 8, summary(8), 0.0)
+    node.on_summary(0, 9, summary(9), 0.0)
+    assert node.on_summary(0, 1, summary(1, flags=Flag.BACKLOG), 0.0) == []
+    assert node.counts["backlog_refused"] == 1
+    assert balanced(node)
+
+
+def test_fresh_slot_takes_the_place_of_backlog_first():
+    node = tier(config=TierConfig(max_open_slots=2))
+    node.on_summary(0, 9, summary(9), 0.0)
+    node.on_summary(0, 1, summary(1, flags=Flag.BACKLOG), 0.0)
+    (decision,) = node.on_summary(0, 10, summary(10), 0.0)
+    assert (decision.slot, decision.degraded) == (1, "overload")
+
+
+def test_bytes_held_are_bounded():
+    node = tier(config=TierConfig(max_open_bytes=40, silent_after_slots=1000))
+    for slot in range(20):
+        report_all(node, slot, sure=False)
+        assert node.held_bytes <= 40
+    assert node.counts["degraded.overload"] > 10
+    assert balanced(node)
+
+
+def test_slot_that_was_closed_before_is_never_opened_again():
+    closed = ClosedSlots()
+    closed.add(5)
+    node = Tier(FakeSections(), closed=closed)
+    assert node.on_summary(0, 5, summary(5), 0.0) == []
+    assert node.counts == {"late": 1}
+
+
+def test_camera_heard_of_after_its_will_is_alive():
+    node = tier()
+    node.on_member(1, False, 0.0)
+    node.on_summary(1, 5, summary(5), 0.1)
+    assert 1 in node.alive()
+
+
+def test_threshold_changed_while_running_counts_for_the_next_frame():
+    node = tier()
+    node.thresholds["local"] = 0.0
+    assert report_all(node, 5) == [Request(m, 5) for m in range(3)]
+    node.thresholds["local"] = 1.0
+    (decision,) = report_all(node, 6, sure=False)
+    assert (decision.exit, decision.threshold) == ("local", 1.0)
+
+
+# -- nodes below nodes -------------------------------------------------------------------------
+
+
+def child(**options):
+    return Tier(FakeSections(cloud=False), TierConfig(**options), has_parent=True)
+
+
+def passed_on(node):
+    return node.counts["opened"] == node.counts["passed"] + node.open_slots
+
+
+def test_node_with_a_parent_reports_its_scores_and_decides_nothing():
+    node = child()
+    (report,) = report_all(node, 5, sure=True)
+    assert isinstance(report, Report)
+    assert len(report.scores) == 3
+    assert report.scores[0] == max(report.scores)
+    assert node.on_time(3.0) == []
+    assert passed_on(node)
+    assert node.open_slots == 0
+
+
+def test_parents_request_brings_the_members_features_up():
+    node = child()
+    report_all(node, 5, sure=False)
+    assert node.on_parent_request(5, 0.1) == [Request(m, 5) for m in range(3)]
+    assert node.on_parent_request(5, 0.1) == []
+    actions = [a for m in range(3) for a in node.on_features(m, 5, features(5), 0.2)]
+    assert actions == [Feed(5, b"edge")]
+    assert passed_on(node)
+
+
+def test_parent_that_asks_too_late_is_told_so():
+    node = child(parent_wait_s=1.0)
+    report_all(node, 5, sure=False)
+    node.on_time(1.0)
+    assert node.on_parent_request(5, 1.1) == [Feed(5, None)]
+    assert node.on_parent_request(99, 1.1) == []
+
+
+def test_node_whose_members_see_nothing_reports_that():
+    node = child()
+    actions = []
+    for member in range(3):
+        actions += node.on_summary(member, 5, frame(Kind.SUMMARY, 5, flags=Flag.ABSENT), 0.0)
+    assert actions == [Report(5, None)]
+    assert passed_on(node)
+
+
+def test_members_that_do_not_answer_the_node_leave_the_parent_without_features():
+    node = child(features_wait_s=1.0)
+    report_all(node, 5, sure=False)
+    node.on_parent_request(5, 0.0)
+    assert node.on_time(1.0) == [Feed(5, None)]
+    assert passed_on(node)
+
+
+def test_two_nodes_below_a_third_make_one_decision():
+    """The paper's shape with several edges: the same engine three times."""
+    parent = Tier(FakeSections(members=2, cloud=False), TierConfig())
+    nodes = [child(), child()]
+    decisions = []
+
+    def carry_up(number, actions, now):
+        for action in actions:
+            match action:
+                case Report(slot=slot, scores=scores):
+                    up = frame(Kind.SUMMARY, slot, b"\0" + scores[1:], boot=number)
+                    carry_down(parent.on_summary(number, slot, up, now), now)
+                case Feed(slot=slot, features=data):
+                    up = frame(Kind.FEATURES, slot, b"\1" + data[1:], boot=number)
+                    carry_down(parent.on_features(number, slot, up, now), now)
+                case Request(member=member, slot=slot):
+                    carry_up(
+                        number, nodes[number].on_features(member, slot, features(slot), now), now
+                    )
+
+    def carry_down(actions, now):
+        for action in actions:
+            if isinstance(action, Request):
+                carry_up(
+                    action.member, nodes[action.member].on_parent_request(action.slot, now), now
+                )
+            else:
+                decisions.append(action)
+
+    for member in range(3):
+        for number, node in enumerate(nodes):
+            carry_up(number, node.on_summary(member, 7, summary(7, sure=False), 0.0), 0.0)
+    (decision,) = decisions
+    assert (decision.slot, decision.exit, decision.used) == (7, "edge", (0, 1))
+    assert all(passed_on(node) for node in nodes)

@@ -39,6 +39,28 @@ def test_train_writes_a_bundle_and_a_run_folder(data, tmp_path):
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_thresholds_are_for_the_goal_and_the_bundle_says_so(data, tmp_path):
+    out = tmp_path / "bundle"
+    where = ("--data", data, "--out", out, "--run-dir", tmp_path / "runs")
+    result = call(*where, "--goal", "bytes=14", *SMALL)
+    assert result.exit_code == 0, result.output
+    manifest = read_folder(out).manifest
+    assert manifest.calibration.goal == "bytes=14"
+    chosen = {n: e.threshold for n, e in manifest.exits.items() if e.threshold is not None}
+    (point,) = [p for p in manifest.calibration.curve if p.thresholds == chosen]
+    assert point.camera_bytes <= 14
+    assert len(manifest.missing.sets) == 8
+
+
+def test_goal_out_of_reach_costs_no_training(data, tmp_path):
+    out = tmp_path / "bundle"
+    where = ("--data", data, "--out", out, "--run-dir", tmp_path / "runs")
+    result = call(*where, "--goal", "bytes=5", *SMALL)
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.output.replace("\n", " ")
+    assert read_folder(out).manifest.calibration.goal == "accuracy"
+
+
 def test_folder_that_is_no_bundle_is_left_alone(data, tmp_path):
     out = tmp_path / "photos"
     out.mkdir()
@@ -57,6 +79,7 @@ def test_folder_that_is_no_bundle_is_left_alone(data, tmp_path):
         (("--filters", "0"), "1 to 4096"),
         (("--topology", "ring"), "ring"),
         (("--epochs", "0"), "epochs"),
+        (("--goal", "speed"), "unknown goal"),
     ],
 )
 def test_impossible_option_is_explained(data, tmp_path, arguments, reason):

@@ -70,6 +70,11 @@ class Tested:
         """Share of samples that some camera sees."""
         return self._entry(missing).answered
 
+    def of_seen(self, missing: Iterable[int] = ()) -> float:
+        """Accuracy of whichever exit answers, of the samples that some camera sees."""
+        entry = self._entry(missing)
+        return entry.overall / entry.answered if entry.answered else 0.0
+
     def _entry(self, missing: Iterable[int]) -> MissingCameras:
         own = tuple(sorted(self.cameras.index(camera) for camera in missing))
         if own not in self._entries:
@@ -182,7 +187,7 @@ class Bench:
         return [self._known[run] for run in runs]
 
     def exits(self, runs: list[Run]) -> Row:
-        """Accuracy of each exit alone, of all together, and with one camera blanked."""
+        """Accuracy of each exit alone, of all together, and of those seen with one blanked."""
         tested = self.tested(runs)
         cameras = runs[0].cameras
         return {
@@ -190,7 +195,7 @@ class Bench:
             "edge": over(tested, lambda t: t.alone("edge")),
             "cloud": over(tested, lambda t: t.alone("cloud")),
             "overall": over(tested, lambda t: t.overall()),
-            "one_missing": over(tested, lambda t: float(np.mean([t.overall([c]) for c in cameras])))
+            "one_missing": over(tested, lambda t: float(np.mean([t.of_seen([c]) for c in cameras])))
             if len(cameras) > 1
             else None,
         }

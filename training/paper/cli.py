@@ -7,8 +7,9 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import click
 from rich.console import Console
 
 from ddnn.errors import ConfigError, DdnnError
+from training.datasets.base import MultiCameraSet
 from training.options import AUGMENTATIONS, NetworkOptions, TrainOptions
 from training.paper.plan import QUICK_TABLES, TABLES, Plan, TableName
+from training.paper.run import Cache, Data, digest
 
 QUICK_EPOCHS = 12
 QUICK_TRAIN, QUICK_TEST = 1000, 1000
@@ -59,6 +62,12 @@ _TAKEN = {"cameras", "classes", "height", "width", "channels", "edges", "seed"}
     help="Change an option of every network or training, such as flip=true or edge_filters=8,16.",
 )
 @click.option(
+    "--retrain/--no-retrain",
+    default=True,
+    show_default=True,
+    help="For missing cameras, also train without each one as the paper did.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(1, 64),
     default=lambda: min(4, os.cpu_count() or 1),
@@ -91,6 +100,7 @@ def paper(
     train_limit: int | None,
     test_limit: int | None,
     changes: tuple[str, ...],
+    retrain: bool,
     jobs: int,
     out: Path | None,
     cache_folder: Path,
@@ -104,16 +114,23 @@ def paper(
     console = Console(stderr=True)
     network, training = read_changes(changes, AUGMENTATIONS[augmentation])
     training = replace(training, epochs=epochs or (QUICK_EPOCHS if quick else training.epochs))
-    limits = (
-        (train_limit or (QUICK_TRAIN if quick else None)),
-        (test_limit or (QUICK_TEST if quick else None)),
+    source = Data(
+        data,
+        split,
+        train_limit or (QUICK_TRAIN if quick else None),
+        test_limit or (QUICK_TEST if quick else None),
+    )
+    plan = partial(
+        Plan,
+        changes=network,
+        training=training,
+        seeds=tuple(range(seeds or (1 if quick else 3))),
+        quick=quick,
+        retrain=retrain,
     )
     names = tables or (QUICK_TABLES if quick else TABLES)
-    count = seeds or (1 if quick else 3)
-    began = time.monotonic()
     try:
-        _run(console, data, split, limits, network, training, count, quick, names, jobs, out,
-             cache_folder, only_plan, began)  # fmt: skip
+        _run(console, source, plan, names, jobs, out, cache_folder, only_plan)
     except KeyboardInterrupt:
         console.print("interrupted: what is trained is kept; the same command goes on from there")
         sys.exit(130)
@@ -121,35 +138,28 @@ def paper(
 
 def _run(
     console: Console,
-    source: str,
-    split: str | None,
-    limits: tuple[int | None, int | None],
-    network: dict[str, Any],
-    training: TrainOptions,
-    seeds: int,
-    quick: bool,
+    data: Data,
+    make_plan: Callable[[MultiCameraSet], Plan],
     names: tuple[TableName, ...],
     jobs: int,
     out: Path | None,
     cache_folder: Path,
     only_plan: bool,
-    began: float,
 ) -> None:
-    from training.paper import report, tables
+    from training.paper import report, tables  # with onnxruntime, slow to import
     from training.paper.bench import Bench
-    from training.paper.run import Cache, Data, digest
     from training.paper.schedule import Schedule, minutes
 
-    data = Data(source, split, *limits)
+    began = time.monotonic()
     samples = data.read()
     if not len(samples.test):
         raise DdnnError(f"data set {samples.name} has no test split to measure on")
-    plan = Plan(samples, network, training, tuple(range(seeds)), quick)
+    plan = make_plan(samples)
     cache = Cache(cache_folder, digest(samples))
     schedule = Schedule(cache, data, jobs, console)
     # The order of cameras is not known yet; any order makes about as much work.
     guess = plan.all(names, list(range(samples.cameras)))
-    mode = _mode(quick, training, limits)
+    mode = _mode(plan, data)
     console.print(
         f"{samples.name}: {len(samples.train)} training and {len(samples.test)} test samples, "
         f"{samples.cameras} cameras. {mode}"
@@ -170,14 +180,14 @@ def _run(
         "data": samples.name,
         "command": _command(),
         "mode": mode,
-        "quick": quick,
+        "quick": plan.quick,
         "train": len(samples.train),
         "test": len(samples.test),
-        "validation": training.validation_share,
+        "validation": plan.training.validation_share,
         "seeds": list(plan.seeds),
         "order": bench.order,
         "network": asdict(plan.base()[0].network),
-        "training": asdict(training),
+        "training": asdict(plan.training),
         "seconds": time.monotonic() - began,
     }
     path = report.write(folder, made, facts)
@@ -220,11 +230,12 @@ def _value(change: str, text: str, default: Any) -> Any:
         raise ConfigError(f"--set {change}: the value must be {kind}") from None
 
 
-def _mode(quick: bool, training: TrainOptions, limits: tuple[int | None, int | None]) -> str:
-    text = f"{training.epochs} epochs for each network"
-    if any(limits):
-        text += f", at most {limits[0] or 'all'} training and {limits[1] or 'all'} test samples"
-    if not quick:
+def _mode(plan: Plan, data: Data) -> str:
+    text = f"{plan.training.epochs} epochs for each network"
+    if data.train_limit or data.test_limit:
+        limits = f"{data.train_limit or 'all'} training and {data.test_limit or 'all'} test samples"
+        text += f", at most {limits}"
+    if not plan.quick:
         return f"Full mode: {text}."
     return (
         f"Quick mode: {text}, fewer networks. It shows that everything works and what the full "

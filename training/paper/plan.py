@@ -33,6 +33,7 @@ class Plan:
         training: options of every run but for the seed.
         seeds: of the repetitions.
         quick: fewer runs.
+        retrain: whether to train without each camera, for `missing`.
     """
 
     samples: MultiCameraSet
@@ -40,6 +41,7 @@ class Plan:
     training: TrainOptions
     seeds: tuple[int, ...]
     quick: bool
+    retrain: bool = True
 
     def runs(
         self, cameras: Sequence[int] | None = None, shape: str = BASE_SHAPE, **changes: Any
@@ -110,7 +112,7 @@ class Plan:
     def retrained(self, order: Sequence[int]) -> dict[int, list[Run]]:
         """By missing camera: trained anew without it."""
         missing = order[-1:] if self.quick else order
-        if len(order) < 2:
+        if len(order) < 2 or not self.retrain:
             return {}
         return {c: self.runs(tuple(sorted(set(order) - {c}))) for c in missing}
 

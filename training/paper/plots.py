@@ -1,4 +1,4 @@
-"""PNG plots of the tables: ours as lines or bars, the paper's figures as crosses."""
+"""PNG plots of the tables: ours as lines or dots, the paper's figures as crosses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from training.paper.table import Cell, Table, mean_of, spread_of
 
 #: Colour of each exit, the same in every plot (Okabe and Ito, told apart by colour-blind eyes).
 COLOURS = {"local": "#E69F00", "edge": "#009E73", "cloud": "#0072B2", "overall": "#000000"}
+#: All exits together often lie on one of them.
+STYLES = {"overall": "--"}
 BLANKED, RETRAINED = "#D55E00", "#56B4E9"
 #: (column key, colour, name, column key of the paper's numbers)
 Series = tuple[str, str, str, str | None]
@@ -108,7 +110,8 @@ def _sweep(table: Table, pyplot: Any) -> Any:
 def _filters(table: Table, pyplot: Any) -> Any:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for name in ("local", "cloud", "overall"):
-        _line(left, table, "filters", name, color=COLOURS[name], marker=".", label=name)
+        style = {"color": COLOURS[name], "label": name, "marker": "."}
+        _line(left, table, "filters", name, linestyle=STYLES.get(name, "-"), **style)
         _paper(left, table, "filters", f"paper_{name}", color=COLOURS[name])
     left.set(xlabel="filters f", ylabel="accuracy (%)", xscale="log")
     for key, colour, label in (
@@ -121,55 +124,58 @@ def _filters(table: Table, pyplot: Any) -> Any:
     right.set(xlabel="filters f", ylabel="bytes per camera and frame", xscale="log", ylim=(0, None))
     for axes in (left, right):
         _plain_ticks(axes, [1, 2, 4, 8])
-        _legend(axes, table)
+    right.legend()
+    _legend(figure, left, table)
     return figure
 
 
-def _bars(axes: Any, table: Table, label: str, series: list[Series]) -> None:
-    """Groups of horizontal bars."""
-    series = [each for each in series if any(row.get(each[0]) is not None for row in table.rows)]
-    height = 0.8 / max(1, len(series))
-    for number, (key, colour, name, paper) in enumerate(series):
-        rows = [(i, row) for i, row in enumerate(table.rows) if row.get(key) is not None]
-        places = [i + (number + 0.5) * height - 0.4 for i, _ in rows]
-        axes.barh(
-            places,
-            [_percent(row[key]) for _, row in rows],
-            height * 0.9,
-            xerr=[100 * spread_of(row[key]) for _, row in rows],
-            color=colour,
-            ecolor="#444444",
-            label=name,
-        )
-        if paper:
-            known = [
-                (_percent(row.get(paper)), place)
-                for place, (_, row) in zip(places, rows, strict=True)
-                if row.get(paper) is not None
-            ]
-            if known:
-                axes.plot(*zip(*known, strict=True), **PAPER | {"color": "#222222"})
-    axes.set_yticks(range(len(table.rows)), [str(row[label]) for row in table.rows])
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
-    values = [
-        value
-        for row in table.rows
-        for key, _, _, paper in series
-        for value in (_percent(row.get(key)), _percent(row.get(paper or "")))
-        if value is not None
-    ]
-    axes.set_xlim(max(0, min(values, default=0) - 5), 100.5)
-    axes.set_xlabel("accuracy (%)")
-    _legend(axes, table, loc="lower left")
+def _dots(
+    label: str, axis: str, series: list[Series], *, also: tuple[str, str] | None = None
+) -> Callable[[Table, Any], Any]:
+    """Painter of one line of dots for each row and series, the paper's cross on the same line.
 
+    Args:
+        label: column that names the rows; `axis` is the title of that axis.
+        also: column and name of a tick mark on each row, such as what could be reached at all.
+    """
 
-def _bar_plot(label: str, axis: str, series: list[Series]) -> Callable[[Table, Any], Any]:
     def paint(table: Table, pyplot: Any) -> Any:
-        size = (8, 1.4 + 0.16 * len(series) * len(table.rows) + 0.15 * len(table.rows))
-        figure, axes = pyplot.subplots(figsize=size, layout="constrained")
-        _bars(axes, table, label, series)
-        axes.set_ylabel(axis)
+        shown = [s for s in series if any(row.get(s[0]) is not None for row in table.rows)]
+        step = 0.8 / max(1, len(shown))
+        height = 1.6 + (0.14 * len(shown) + 0.14) * len(table.rows)
+        figure, axes = pyplot.subplots(figsize=(8, height), layout="constrained")
+        for number, (key, colour, name, paper) in enumerate(shown):
+            places = [i + (number + 0.5) * step - 0.4 for i in range(len(table.rows))]
+            rows = list(zip(places, table.rows, strict=True))
+            ours = [(p, row[key]) for p, row in rows if row.get(key) is not None]
+            axes.errorbar(
+                [_percent(cell) for _, cell in ours],
+                [p for p, _ in ours],
+                xerr=[100 * spread_of(cell) for _, cell in ours],
+                fmt="o", markersize=5, color=colour, label=name,
+            )  # fmt: skip
+            theirs = [(p, row[paper]) for p, row in rows if paper and row.get(paper) is not None]
+            axes.plot(
+                [_percent(cell) for _, cell in theirs],
+                [p for p, _ in theirs],
+                **PAPER | {"color": colour},
+            )
+        if also is not None:
+            bounds = [(_percent(row.get(also[0])), i) for i, row in enumerate(table.rows)]
+            known = [(x, i) for x, i in bounds if x is not None]
+            axes.vlines(
+                [x for x, _ in known],
+                [i - 0.45 for _, i in known],
+                [i + 0.45 for _, i in known],
+                color="#999999", label=also[1],
+            )  # fmt: skip
+        for edge in range(len(table.rows) + 1):
+            axes.axhline(edge - 0.5, color="#DDDDDD", linewidth=0.8)
+        axes.set_yticks(range(len(table.rows)), [str(row[label]) for row in table.rows])
+        axes.set(xlabel="accuracy (%)", ylabel=axis, ylim=(len(table.rows) - 0.5, -0.5))
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(axes.get_xlim()[0], min(100.8, axes.get_xlim()[1]))
+        _legend(figure, axes, table)
         return figure
 
     return paint
@@ -181,11 +187,12 @@ def _adding(table: Table, pyplot: Any) -> Any:
         axes, table, "cameras", "individual", color="#999999", marker=".", label="the added camera"
     )
     for name in ("local", "cloud", "overall"):
-        _line(axes, table, "cameras", name, color=COLOURS[name], marker=".", label=name)
+        style = {"color": COLOURS[name], "label": name, "marker": "."}
+        _line(axes, table, "cameras", name, linestyle=STYLES.get(name, "-"), **style)
         _paper(axes, table, "cameras", f"paper_{name}", color=COLOURS[name])
     axes.set(xlabel="cameras, added from the worst to the best", ylabel="accuracy (%)")
     _plain_ticks(axes, [int(mean_of(row["cameras"]) or 0) for row in table.rows])
-    _legend(axes, table)
+    _legend(figure, axes, table)
     return figure
 
 
@@ -211,29 +218,29 @@ def _plain_ticks(axes: Any, ticks: list[int]) -> None:
     axes.minorticks_off()
 
 
-def _legend(axes: Any, table: Table, **where: Any) -> None:
-    """The legend, with one cross for the paper's points where there are any."""
+def _legend(figure: Any, axes: Any, table: Table) -> None:
+    """A legend above the plot, with one cross for the paper's points where there are any."""
     handles, _ = axes.get_legend_handles_labels()
     if any(key.startswith("paper_") and v is not None for r in table.rows for key, v in r.items()):
         from matplotlib.lines import Line2D
 
         handles.append(Line2D([], [], color="#222222", label="paper", **PAPER))
-    axes.legend(handles=handles, **where)
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
 
 
-_EXIT_BARS: list[Series] = [
+_EXIT_DOTS: list[Series] = [
     ("local", COLOURS["local"], "local exit alone", "paper_local"),
     ("cloud", COLOURS["cloud"], "cloud exit alone", "paper_cloud"),
-    ("overall", "#555555", "all exits together", None),
-    ("one_missing", BLANKED, "one camera blanked, mean", None),
+    ("overall", COLOURS["overall"], "all exits together", None),
+    ("one_missing", BLANKED, "one camera blanked, mean of those seen", None),
 ]
 _PAINTERS: dict[str, Callable[[Table, Any], Any]] = {
     "sweep": _sweep,
     "filters": _filters,
     "layout": _filters,
-    "aggregation": _bar_plot("pair", "local exit - features", _EXIT_BARS),
-    "shapes": _bar_plot("shape", "", _EXIT_BARS),
-    "cameras": _bar_plot(
+    "aggregation": _dots("pair", "local exit - features", _EXIT_DOTS),
+    "shapes": _dots("shape", "", _EXIT_DOTS),
+    "cameras": _dots(
         "camera",
         "camera, worst to best",
         [
@@ -242,7 +249,7 @@ _PAINTERS: dict[str, Callable[[Table, Any], Any]] = {
         ],
     ),
     "adding": _adding,
-    "missing_one": _bar_plot(
+    "missing_one": _dots(
         "camera",
         "missing camera, worst to best",
         [
@@ -250,6 +257,7 @@ _PAINTERS: dict[str, Callable[[Table, Any], Any]] = {
             ("blanked", BLANKED, "blanked: all exits", None),
             ("retrained", RETRAINED, "retrained: all exits", "paper_overall"),
         ],
+        also=("seen", "seen by another camera"),
     ),
     "missing_many": _missing_many,
 }

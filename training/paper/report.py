@@ -18,7 +18,7 @@ HEAD = """# The paper's experiments on {data}
 Measured with the exported sections in onnxruntime on the test split ({test} samples; {train}
 samples for training, of which {validation:.0%} chose model and thresholds). {seeds}
 
-Made by `{command}` in {seconds:.0f} s. How to read it: docs/paper.md of the project.
+Command: `{command}`. How to read this: docs/paper.md of the project.
 """
 FOOT = """
 ## The paper's numbers

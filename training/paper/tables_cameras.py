@@ -94,9 +94,11 @@ def missing_one(bench: Bench) -> Table:
         rows.append(
             {
                 "camera": camera,
+                "seen": over(base, lambda t, c=camera: t.answered([c])),
                 "blanked_local": over(base, lambda t, c=camera: t.alone("local", [c])),
                 "blanked_cloud": over(base, lambda t, c=camera: t.alone("cloud", [c])),
                 "blanked": over(base, lambda t, c=camera: t.overall([c])),
+                "blanked_seen": over(base, lambda t, c=camera: t.of_seen([c])),
                 "retrained_local": over(anew, lambda t: t.alone("local")) if anew else None,
                 "retrained_cloud": over(anew, lambda t: t.alone("cloud")) if anew else None,
                 "retrained": over(anew, lambda t: t.overall()) if anew else None,
@@ -108,14 +110,17 @@ def missing_one(bench: Bench) -> Table:
         "missing_one",
         "One camera missing",
         "`blanked`: the network trained with all cameras loses one at run time, as happens in "
-        "the field. `retrained`: a network trained without it, as the paper did; its cameras "
-        "stand next to ours by rank. `authors` is the cloud exit of the authors' later float "
-        "network on this data set, blanked.",
+        "the field; a sample that no other camera sees gets no answer and counts as wrong. "
+        "`retrained`: a network trained without it, as the paper did; its cameras stand next to "
+        "ours by rank. `authors` is the cloud exit of the authors' later float network on this "
+        "data set, blanked; it guesses where nobody sees anything.",
         [
             Column("camera", "missing"),
+            Column("seen", "seen by another", "%"),
             Column("blanked_local", "blanked: local", "%"),
             Column("blanked_cloud", "blanked: cloud", "%"),
             Column("blanked", "blanked: overall", "%"),
+            Column("blanked_seen", "blanked: of those seen", "%"),
             Column("retrained_local", "retrained: local", "%"),
             Column("retrained_cloud", "retrained: cloud", "%"),
             Column("retrained", "retrained: overall", "%"),
@@ -152,8 +157,8 @@ def missing_many(bench: Bench) -> Table:
         "missing_many",
         "Several cameras missing",
         "Blanked at run time, over every set of that size; a sample that no other camera sees "
-        "counts as wrong (`seen` is the share that some other camera sees). The last two "
-        "columns are the same set: the best cameras missing, blanked and trained anew.",
+        "counts as wrong (`seen` is the share that another one sees). The last two columns "
+        "are the same set: the best cameras missing, blanked and trained anew.",
         [
             Column("missing", "missing"),
             Column("mean", "all sets, mean", "%"),

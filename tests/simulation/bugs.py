@@ -1,0 +1,267 @@
+"""Bugs planted on purpose, to show that the checker sees each of them.
+
+Each is one plausible mistake in production code, made by replacing a method with pytest's
+`monkeypatch`.
+"""
+
+from __future__ import annotations
+
+from ddnn.breaker import Breaker
+from ddnn.clock import ClockMonitor
+from ddnn.journal import Ended, Memory, Sent
+from ddnn.members import Members
+from ddnn.outbox import Outbox
+from ddnn.rollout import Stager
+from ddnn.slots import ClosedSlots
+from ddnn.tier import Tier
+from ddnn.wire import Kind
+from device_agent.agent import Agent
+from device_agent.camera import Camera
+from edge_gateway.gateway import Gateway, Keep
+
+
+def closed_slots_are_forgotten(patch):
+    """A late or repeated frame opens its slot a second time."""
+    patch.setattr(ClosedSlots, "__contains__", lambda self, slot: False)
+
+
+def closed_slots_are_forgotten_at_a_change_of_bundle(patch):
+    patch.setattr(ClosedSlots, "copy", lambda self: ClosedSlots(self._limit))
+
+
+def bundle_tag_is_not_checked(patch):
+    right = Tier._acceptable
+
+    def wrong(self, member, frame, kind):
+        return right(self, member, frame._replace(tag=self.sections.tag), kind)
+
+    patch.setattr(Tier, "_acceptable", wrong)
+
+
+def deadlines_are_ignored(patch):
+    patch.setattr(Tier, "on_time", lambda self, now: [])
+
+
+def absent_cameras_are_asked(patch):
+    right = Tier._begin_asking
+
+    def wrong(self, slot, state, now):
+        for member in state.absent:
+            state.scores[member] = bytes(self.sections.classes)
+        return right(self, slot, state, now)
+
+    patch.setattr(Tier, "_begin_asking", wrong)
+
+
+def dead_cameras_are_waited_for(patch):
+    patch.setattr(Members, "alive", lambda self: set(range(len(self._misses))))
+    patch.setattr(Members, "down", lambda self, member: False)
+
+
+def a_report_does_not_bring_a_camera_back(patch):
+    patch.setattr(Members, "reported", lambda self, member: None)
+
+
+def duplicates_are_counted_twice(patch):
+    """A repeated summary is taken as one more, and its slot's ledger entry too."""
+    right = Tier.on_summary
+
+    def wrong(self, member, slot, frame, now):
+        state = self._open.get(slot)
+        if state is not None and member in state.boots:
+            self.counts["opened"] += 1
+        return right(self, member, slot, frame, now)
+
+    patch.setattr(Tier, "on_summary", wrong)
+
+
+def open_slots_are_not_bounded(patch):
+    patch.setattr(Tier, "_is_full", lambda self, more_bytes: False)
+
+
+def journal_is_not_read(patch):
+    patch.setattr(Gateway, "_read", lambda self, journal, now: setattr(self, "_waiting", []))
+
+
+def decisions_leave_before_they_are_journalled(patch):
+    right = Gateway._end_decided
+
+    def wrong(self, decision, now):
+        effects = right(self, decision, now)
+        return sorted(effects, key=lambda effect: isinstance(effect, Keep))
+
+    patch.setattr(Gateway, "_end_decided", wrong)
+
+
+def accepted_frames_are_not_journalled(patch):
+    right = Gateway._remember
+
+    def wrong(self, record):
+        effects = right(self, record)
+        return effects if isinstance(record, (Ended, Sent)) else []
+
+    patch.setattr(Gateway, "_remember", wrong)
+
+
+def unsent_decisions_are_not_sent_after_a_reconnect(patch):
+    def wrong(self, now):
+        self.connected = True
+        return []
+
+    patch.setattr(Gateway, "on_connected", wrong)
+    patch.setattr(Gateway, "sent", lambda self, slot, now: [])
+
+
+def unsent_decisions_are_lost_at_a_restart(patch):
+    right = Gateway._read
+
+    def wrong(self, journal, now):
+        right(self, journal, now)
+        self.memory.unsent.clear()
+        self.outbox.clear()
+
+    patch.setattr(Gateway, "_read", wrong)
+
+
+def ledger_is_lost_at_a_rotation(patch):
+    right = Memory.records
+
+    def wrong(self):
+        base, *rest = right(self)
+        return [type(base)({}, base.floor, base.closed), *rest]
+
+    patch.setattr(Memory, "records", wrong)
+
+
+def breaker_never_opens(patch):
+    patch.setattr(Breaker, "_open", lambda self, now, pause_s: None)
+
+
+def breaker_never_closes(patch):
+    patch.setattr(Breaker, "take", lambda self, now: self.state == "closed")
+    patch.setattr(Breaker, "succeeded", lambda self: None)
+
+
+def answers_of_a_former_process_are_believed(patch):
+    """And of any slot: the correlation is not looked at either."""
+    right = Gateway._on_answer
+
+    def wrong(self, message, now, wall):
+        received = self._decode(message, wall)
+        if received is None or self.tier is None:
+            return []
+        frame, _ = received
+        for waiting in list(self.tier._open):
+            if self.tier._open[waiting].stage == "answer":
+                return self._carry_out(self.tier.on_answer(waiting, frame, now), now)
+        return right(self, message, now, wall)
+
+    patch.setattr(Gateway, "_on_answer", wrong)
+
+
+def slot_window_is_not_checked(patch):
+    """A clock that is an hour wrong fills the memory of closed slots and the site's answers."""
+    right = Gateway.__init__
+
+    def wrong(self, *args, **options):
+        right(self, *args, **options)
+        self._window = 10**9
+
+    patch.setattr(Gateway, "__init__", wrong)
+
+
+def features_ring_gives_whatever_is_in_the_place(patch):
+    def wrong(self, request, near):
+        with self._lock:
+            if request.kind is not Kind.REQUEST or request.tag != self._tag:
+                return None
+            from ddnn import wire
+
+            place = (request.slot - 1) % self._ring_slots
+            return wire.encode(
+                Kind.FEATURES, tag=self._tag, boot=self._boot, slot=request.slot,
+                body=self._ring[place].tobytes(),
+            )  # fmt: skip
+
+    patch.setattr(Agent, "features", wrong)
+
+
+def clock_steps_are_not_noticed(patch):
+    patch.setattr(ClockMonitor, "look", lambda self, wall, now: 0.0)
+    patch.setattr(ClockMonitor, "is_set", True)
+
+
+def views_across_a_clock_step_are_sent(patch):
+    right = Camera._look
+
+    def wrong(self, wall, now):
+        right(self, wall, now)
+        return 0.0
+
+    patch.setattr(Camera, "_look", wrong)
+
+
+def outbox_is_not_bounded(patch):
+    patch.setattr(Outbox, "_pop_oldest", lambda self: _drop_nothing(self))
+
+
+def _drop_nothing(outbox):
+    outbox._max_bytes *= 2
+    return next(iter((outbox._in_flight or outbox._waiting).values()))
+
+
+def backlog_leaves_all_at_once(patch):
+    right = Camera.on_time
+
+    def wrong(self, now):
+        self._allowance = 1000.0
+        self.outbox._max_in_flight = 1000
+        self.rules = self.rules._replace(backlog_per_s=1000.0)
+        return right(self, now)
+
+    patch.setattr(Camera, "on_time", wrong)
+
+
+def older_bundle_is_taken(patch):
+    right = Stager.offer_manifest
+
+    def wrong(self, payload):
+        if payload == self._running:
+            return None
+        self._running = None
+        return right(self, payload)
+
+    patch.setattr(Stager, "offer_manifest", wrong)
+
+
+#: The bug, and the scenario (`tests.simulation.scenarios`) in which it must be caught.
+BUGS = {
+    bug.__name__: (bug, scenario)
+    for bug, scenario in (
+        (closed_slots_are_forgotten, "gateway"),
+        (closed_slots_are_forgotten_at_a_change_of_bundle, "gateway"),
+        (bundle_tag_is_not_checked, "bundles"),
+        (deadlines_are_ignored, "cameras"),
+        (absent_cameras_are_asked, "cameras"),
+        (dead_cameras_are_waited_for, "cameras"),
+        (a_report_does_not_bring_a_camera_back, "cameras"),
+        (duplicates_are_counted_twice, "network"),
+        (open_slots_are_not_bounded, "overload"),
+        (journal_is_not_read, "gateway"),
+        (decisions_leave_before_they_are_journalled, "gateway"),
+        (accepted_frames_are_not_journalled, "gateway"),
+        (unsent_decisions_are_not_sent_after_a_reconnect, "network"),
+        (unsent_decisions_are_lost_at_a_restart, "gateway"),
+        (ledger_is_lost_at_a_rotation, "gateway"),
+        (breaker_never_opens, "cloud"),
+        (breaker_never_closes, "cloud"),
+        (answers_of_a_former_process_are_believed, "cloud"),
+        (slot_window_is_not_checked, "clocks"),
+        (features_ring_gives_whatever_is_in_the_place, "cameras"),
+        (clock_steps_are_not_noticed, "clocks"),
+        (views_across_a_clock_step_are_sent, "clocks"),
+        (outbox_is_not_bounded, "network"),
+        (backlog_leaves_all_at_once, "network"),
+        (older_bundle_is_taken, "bundles"),
+    )
+}

@@ -1,0 +1,53 @@
+"""The fixed slice that CI runs: a few worlds of each kind of trouble, and of all at once."""
+
+from __future__ import annotations
+
+from tests.simulation.world import Options
+
+SCENARIOS = {
+    "everything": Options(faults=8),
+    "cameras": Options(
+        episodes=3,
+        faults=3,
+        kinds=("device_crash", "device_dead", "device_hang", "device_partition"),
+    ),
+    "gateway": Options(
+        episodes=2,
+        faults=9,
+        kinds=(
+            "gateway_crash",
+            "gateway_crash_in_the_middle",
+            "gateway_partition",
+            "broker_killed",
+            "replays",
+        ),
+    ),
+    "network": Options(
+        episodes=2,
+        faults=6,
+        kinds=("partition", "device_partition", "bad_network", "broker_killed_and_forgetful"),
+    ),
+    "cloud": Options(
+        episodes=2,
+        faults=6,
+        shares=(0.05, 0.05),
+        kinds=("no_worker", "all_workers_hang", "worker_crash", "gateway_crash", "bad_network"),
+    ),
+    "clocks": Options(
+        episodes=2,
+        faults=8,
+        kinds=("clock_step_device", "clock_step_gateway", "clock_at_1970", "device_crash"),
+    ),
+    "bundles": Options(
+        episodes=2,
+        faults=8,
+        kinds=("roll_out", "roll_back", "replays", "device_crash", "gateway_crash"),
+    ),
+    "overload": Options(
+        episodes=2,
+        faults=6,
+        max_open_slots=2,
+        shares=(0.2, 0.1),
+        kinds=("all_workers_hang", "bad_network", "device_hang", "garbage", "replays", "disk_full"),
+    ),
+}

@@ -1,0 +1,388 @@
+"""The gateway's rules: journal before publication, restarts, settings, recall, foreign words."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from ddnn import decisions, status, wire
+from ddnn.budget import Curve, CurvePoint
+from ddnn.journal import Ended, read
+from ddnn.message import Message, Publish
+from ddnn.tier import TierConfig
+from ddnn.wire import Flag, Kind
+from edge_gateway.gateway import Gateway, GatewayRules, Keep
+from tests.fakes import SURE, TAG, FakeSections
+
+CLASSES = ("car", "bus", "person")
+WALL = 1_800_000_000.0
+SLOT = 1_800_000_000
+
+
+def gateway(journal=b"", *, boot=9, connected=True, sections=None, **rules):
+    made = Gateway(GatewayRules(site="s", period_s=1.0, **rules), boot, journal, now=0.0)
+    made.journal = bytearray(journal)
+    activated = made.activate(sections or FakeSections(), CLASSES, 0.0, WALL)
+    made.sent_first = keep(made, activated)
+    if connected:
+        made.sent_first += keep(made, made.on_connected(0.0))
+    return made
+
+
+def keep(made, effects):
+    """Carry out what goes to the journal; the messages are returned."""
+    made.journal += b"".join(effect.data for effect in effects if isinstance(effect, Keep))
+    return [effect for effect in effects if isinstance(effect, Publish)]
+
+
+def take(made, topic, payload, now=0.0, wall=WALL, **fields):
+    return keep(made, made.on_message(Message(topic, payload, **fields), now, wall))
+
+
+def summary(member, slot=SLOT, *, sure=True, boot=1, flags=0, tag=TAG):
+    body = b"" if flags & Flag.ABSENT else bytes([sure, 0, 0])
+    return f"s/s/{member}", wire.encode(
+        Kind.SUMMARY, tag=tag, boot=boot, slot=slot, flags=flags, body=body
+    )
+
+
+def features(member, slot=SLOT, *, sure=True):
+    body = bytes([sure, 0, 0, 0])
+    return f"s/f/{member}", wire.encode(Kind.FEATURES, tag=TAG, boot=1, slot=slot, body=body)
+
+
+def report_all(made, slot=SLOT, now=0.0, *, sure=True):
+    return [m for n in range(3) for m in take(made, *summary(n, slot, sure=sure), now=now)]
+
+
+def escalate(made, slot=SLOT):
+    report_all(made, slot, sure=False)
+    return [m for n in range(3) for m in take(made, *features(n, slot, sure=False))]
+
+
+# -- decisions ---------------------------------------------------------------------------------
+
+
+def test_decision_is_in_the_journal_before_it_is_published():
+    made = gateway()
+    take(made, *summary(0))
+    take(made, *summary(1))
+    effects = made.on_message(Message(*summary(2)), 0.0, WALL)
+    kinds = [type(effect) for effect in effects]
+    assert kinds == [Keep, Keep, Publish]
+    (record,) = read(effects[1].data).records
+    assert isinstance(record, Ended)
+    assert record.decision == effects[2].payload
+    assert effects[2].topic == "ddnn/s/decision"
+    assert effects[2].keep
+
+
+def test_decision_waits_for_the_broker_and_leaves_when_it_is_there():
+    made = gateway(connected=False)
+    assert report_all(made) == []
+    (published,) = keep(made, made.on_connected(1.0))
+    assert decisions.decode(published.payload).slot == SLOT
+    assert made.ledger()["unsent"] == 1
+    made.sent(SLOT, 2.0)
+    assert made.ledger()["unsent"] == 0
+
+
+def test_decision_that_waits_too_long_is_dropped_and_counted():
+    made = gateway(connected=False, outbox_age_s=100.0)
+    report_all(made)
+    keep(made, made.on_time(101.0, WALL + 101))
+    assert made.ledger()["outbox.expired"] == 1
+    assert keep(made, made.on_connected(102.0)) == []
+
+
+# -- restarts ----------------------------------------------------------------------------------
+
+
+def test_restart_publishes_unacknowledged_decisions_byte_for_byte():
+    before = gateway()
+    (published,) = report_all(before)
+    after = gateway(bytes(before.journal), boot=10)
+    (again,) = after.sent_first
+    assert (again.payload, again.receipt) == (published.payload, SLOT)
+    keep(after, after.sent(SLOT, 1.0))
+    third = gateway(bytes(after.journal), boot=11)
+    assert third.sent_first == []
+
+
+def test_restart_in_the_middle_of_a_slot_goes_on_with_it():
+    before = gateway()
+    take(before, *summary(0))
+    take(before, *summary(1))
+    after = gateway(bytes(before.journal), boot=10)
+    assert after.ledger()["open"] == 1
+    (published,) = take(after, *summary(2))
+    assert decisions.decode(published.payload).used == (0, 1, 2)
+    assert after.ledger()["opened"] == 1
+
+
+def test_restart_while_features_are_awaited_asks_again():
+    before = gateway()
+    requests = report_all(before, sure=False)
+    assert [m.topic for m in requests] == ["s/q/0", "s/q/1", "s/q/2"]
+    after = gateway(bytes(before.journal), boot=10)
+    assert [m.topic for m in after.sent_first] == ["s/q/0", "s/q/1", "s/q/2"]
+
+
+def test_slot_that_was_decided_before_the_restart_stays_decided():
+    before = gateway()
+    report_all(before)
+    after = gateway(bytes(before.journal), boot=10)
+    assert report_all(after) == []
+    assert after.ledger()["late"] == 3
+    assert after.ledger()["opened"] == 1
+
+
+def test_restart_after_the_slots_window_expires_it_in_the_ledger():
+    before = gateway()
+    take(before, *summary(0))
+    made = Gateway(before.rules, 10, bytes(before.journal), 0.0)
+    made.activate(FakeSections(), CLASSES, 0.0, WALL + 1000)
+    ledger = made.ledger()
+    assert (ledger["opened"], ledger["expired"], ledger["open"]) == (1, 1, 0)
+
+
+def test_restart_with_another_bundle_expires_the_old_ones_frames():
+    before = gateway()
+    take(before, *summary(0))
+    after = gateway(bytes(before.journal), boot=10, sections=FakeSections(tag=TAG + 1))
+    ledger = after.ledger()
+    assert (ledger["opened"], ledger["expired"]) == (1, 1)
+
+
+def test_restart_without_a_bundle_lets_go_of_old_slots():
+    before = gateway()
+    take(before, *summary(0))
+    made = Gateway(before.rules, 10, bytes(before.journal), 0.0)
+    made.on_time(1.0, WALL + 1)
+    assert made.ledger()["open"] == 1
+    made.on_time(100.0, WALL + 100)
+    assert (made.ledger()["open"], made.ledger()["expired"]) == (0, 1)
+
+
+def test_ledger_balances_over_restarts_and_rotations():
+    made = gateway()
+    for n in range(12):
+        report_all(made, SLOT + n)
+        take(made, *summary(0, SLOT + 15 + n))
+        if n % 3 == 0:
+            journal = made.snapshot() if n % 2 else bytes(made.journal)
+            made = gateway(journal, boot=n)
+    made.close("shutdown", 9.0)
+    ledger = made.ledger()
+    ended = sum(ledger.get(name, 0) for name in ("decided", "degraded", "expired"))
+    assert ledger["opened"] == ended + ledger["open"] == 24
+
+
+def test_damaged_journal_is_used_as_far_as_it_goes():
+    before = gateway()
+    report_all(before)
+    after = gateway(bytes(before.journal[:-3]) + b"xyz")
+    assert after.ledger()["journal_damaged"] == 1
+
+
+def test_change_of_bundle_opens_no_decided_slot_again():
+    made = gateway()
+    report_all(made)
+    keep(made, made.activate(FakeSections(tag=TAG + 1), CLASSES, 1.0, WALL))
+    assert take(made, *summary(0, tag=TAG + 1)) == []
+    assert made.ledger()["late"] == 1
+
+
+# -- the cloud ---------------------------------------------------------------------------------
+
+
+def answer(slot=SLOT, boot=9):
+    logits = wire.pack_logits(np.array([0, 0, SURE], np.int32))
+    return wire.encode(Kind.ANSWER, tag=TAG, boot=boot, slot=slot, body=logits)
+
+
+def test_escalation_says_where_to_answer_and_when_it_is_worth_nothing():
+    (message,) = escalate(gateway(tier=TierConfig(answer_wait_s=2.0)))
+    assert (message.topic, message.response_topic) == ("s/x", "s/a")
+    assert message.correlation == (SLOT % 2**32).to_bytes(4, "little")
+    assert message.expiry_s == 2.0
+    assert not message.keep
+
+
+@pytest.mark.parametrize(
+    ("boot", "correlation"), [(8, SLOT), (9, SLOT + 1), (9, None)], ids=["boot", "slot", "none"]
+)
+def test_answer_to_somebody_elses_question_is_not_taken(boot, correlation):
+    made = gateway()
+    escalate(made)
+    mark = None if correlation is None else (correlation % 2**32).to_bytes(4, "little")
+    assert take(made, "s/a", answer(boot=boot), correlation=mark) == []
+    assert made.ledger()["foreign_answers"] == 1
+    (message,) = take(made, "s/a", answer(), correlation=(SLOT % 2**32).to_bytes(4, "little"))
+    assert decisions.decode(message.payload).exit == "cloud"
+
+
+def worker(name, *, online=True, sites=("s",)):
+    report = status.Status(
+        node=name,
+        state="online" if online else "offline",
+        boot=1,
+        sites=dict.fromkeys(sites, "0" * 64),
+    )
+    return f"ddnn/_cloud/status/{name}", status.encode(report)
+
+
+def test_last_workers_goodbye_opens_the_breaker_and_its_return_is_a_probe():
+    made = gateway()
+    take(made, *worker("a"))
+    take(made, *worker("b"))
+    take(made, *worker("a", online=False))
+    assert made.breaker.permits(0.0)
+    take(made, *worker("b", online=False))
+    assert not made.breaker.permits(0.0)
+    assert "cloud" in made.notes()
+    (message,) = escalate(made)
+    assert decisions.decode(message.payload).degraded == "cloud_down"
+    take(made, *worker("a"))
+    assert made.breaker.permits(0.0)
+
+
+def test_death_of_one_worker_has_its_questions_asked_again():
+    made = gateway()
+    take(made, *worker("a"))
+    take(made, *worker("b"))
+    (first,) = escalate(made)
+    (again,) = take(made, *worker("a", online=False))
+    assert again == first
+
+
+def test_worker_may_only_speak_for_itself():
+    made = gateway()
+    _, payload = worker("a", online=False)
+    take(made, "ddnn/_cloud/status/b", payload)
+    assert made.breaker.permits(0.0)
+
+
+def test_workers_remembered_are_bounded():
+    made = gateway()
+    for n in range(1200):
+        take(made, *worker(f"w{n}"))
+    assert len(made._workers) == 1000
+    assert made.ledger()["workers_over_limit"] == 200
+
+
+# -- settings ----------------------------------------------------------------------------------
+
+
+def tune(made, **values):
+    take(made, "ddnn/s/settings", msgspec.json.encode(values))
+
+
+def curve():
+    return Curve(
+        [
+            CurvePoint(threshold=0.2, bytes_per_frame=500.0, accuracy=0.99),
+            CurvePoint(threshold=0.9, bytes_per_frame=50.0, accuracy=0.9),
+        ]
+    )
+
+
+def test_threshold_from_the_settings_topic_counts_and_clearing_undoes_it():
+    made = gateway()
+    tune(made, local_threshold=0.0)
+    assert all(m.topic.startswith("s/q/") for m in report_all(made))
+    take(made, "ddnn/s/settings", b"")
+    assert made.tier.thresholds == made.tier.sections.thresholds
+
+
+def test_threshold_outside_the_calibrated_range_is_refused_with_the_range():
+    made = gateway()
+    made.activate(FakeSections(), CLASSES, 0.0, WALL, curve())
+    tune(made, local_threshold=0.95)
+    assert made.tier.thresholds["local"] == 0.5
+    assert "0.2 to 0.9" in made.notes()["settings"]
+    tune(made, local_threshold=0.85)
+    assert made.tier.thresholds["local"] == 0.85
+    assert "settings" not in made.notes()
+
+
+def test_budget_without_a_curve_is_refused():
+    made = gateway()
+    tune(made, budget_bytes_s=100)
+    assert "curve" in made.notes()["settings"]
+
+
+def test_budget_moves_the_threshold():
+    made = gateway()
+    made.activate(FakeSections(), CLASSES, 0.0, WALL, curve())
+    tune(made, budget_bytes_s=275)
+    assert made.tier.thresholds["local"] == pytest.approx(0.55)
+    for n in range(40):
+        report_all(made, SLOT + n, float(n))
+        keep(made, made.on_time(float(n), WALL + n))
+    assert made.tier.thresholds["local"] == pytest.approx(0.2)  # much less came than was allowed
+
+
+def test_settings_stay_over_a_change_of_bundle_unless_they_do_not_fit():
+    made = gateway()
+    tune(made, local_threshold=0.95)
+    made.activate(FakeSections(tag=2), CLASSES, 0.0, WALL)
+    assert made.tier.thresholds["local"] == 0.95
+    made.activate(FakeSections(tag=3), CLASSES, 0.0, WALL, curve())
+    assert made.tier.thresholds["local"] == 0.5
+    assert "settings" in made.notes()
+
+
+# -- recall ------------------------------------------------------------------------------------
+
+
+def recall(made, now=0.0, **values):
+    return take(made, "ddnn/s/recall", msgspec.json.encode(values), now=now)
+
+
+def test_recall_publishes_past_decisions_again_in_order():
+    made = gateway()
+    published = [report_all(made, SLOT + n)[0] for n in range(5)]
+    again = recall(made, from_slot=SLOT + 2)
+    assert [m.payload for m in again] == [m.payload for m in published[2:]]
+    assert all(m.receipt is None and not m.keep for m in again)
+
+
+def test_recall_is_rate_limited_and_bounded():
+    made = gateway(recall_decisions=300)
+    for n in range(400):
+        for member in range(3):
+            take(made, *summary(member, SLOT + n), wall=WALL + n)
+        made.sent(SLOT + n, 0.0)
+    again = recall(made, from_slot=0)
+    slots = [decisions.decode(m.payload).slot for m in again]
+    assert slots == [SLOT + n for n in range(100, 100 + 256)]
+    assert recall(made, from_slot=0) == []
+    assert made.ledger()["recalls_refused"] == 1
+    assert len(recall(made, now=1.0, from_slot=slots[-1] + 1)) == 44
+
+
+# -- words that change nothing -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("distance", [-31, 31, 10**6, -(10**6)])
+def test_slot_outside_the_window_is_not_opened(distance):
+    made = gateway()
+    assert take(made, *summary(0, SLOT + distance)) == []
+    assert made.ledger()["out_of_window"] == 1
+    assert made.ledger()["opened"] == 0
+
+
+def test_gateway_whose_clock_is_not_set_says_so_and_decides_nothing():
+    made = gateway()
+    made.on_time(1.0, 100.0)
+    assert "clock" in made.notes()
+    assert take(made, *summary(0), wall=100.0) == []
+
+
+def test_status_of_another_node_than_the_topics_is_ignored():
+    made = gateway()
+    report = status.Status(node="device-1", state="offline", boot=1)
+    take(made, "ddnn/s/status/device-2", status.encode(report))
+    assert made.tier.alive() == {0, 1, 2}
+    take(made, "ddnn/s/status/device-1", status.encode(report))
+    assert made.tier.alive() == {0, 2}
