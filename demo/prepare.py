@@ -12,8 +12,8 @@ import click
 import numpy as np
 
 from ddnn.bundle import Bundle
-from ddnn.errors import DdnnError
-from ddnn.store import read_folder
+from ddnn.errors import BundleError, DdnnError
+from ddnn.store import MANIFEST, read_folder
 from training.datasets.base import MultiCameraSet
 from training.datasets.load import load
 
@@ -35,10 +35,15 @@ def prepare(
     for array in (samples.images, samples.labels, samples.train, samples.test):
         key.update(np.ascontiguousarray(array).tobytes())
     out = folder / "trained" / f"{key.hexdigest()[:16]}-seed{seed}"
-    if retrain or not (out / "manifest.json").exists():
-        _train(data, split, seed, out)
-    else:
-        click.echo(f"using the bundle trained before in {out} (--retrain trains it again)")
+    if not retrain and (out / MANIFEST).exists():
+        try:
+            bundle = read_folder(out)
+        except BundleError as error:  # of another version of this program, say
+            click.echo(f"the bundle trained before in {out} is not usable ({error})")
+        else:
+            click.echo(f"using the bundle trained before in {out} (--retrain trains it again)")
+            return samples, bundle
+    _train(data, split, seed, out)
     return samples, read_folder(out)
 
 
