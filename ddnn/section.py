@@ -92,8 +92,11 @@ class Section:
         single = self._single
         if single is None:
             single = self._single = _Bound(self._session, self.info)
-        for row, value in zip(single.inputs, inputs, strict=True):
-            row[...] = value
+        if single.only is not None and len(inputs) == 1:
+            single.only[...] = inputs[0]  # a device's picture: without the loop's 0.5 us
+        else:
+            for row, value in zip(single.inputs, inputs, strict=True):
+                row[...] = value
         single.run()
         return single.outputs
 
@@ -130,6 +133,7 @@ class _Bound:
 
     Attributes:
         inputs: rows to fill before a run, in the manifest's order.
+        only: the row to fill where there is one input; else None.
         outputs: rows that a run fills.
         run: runs the session on them.
     """
@@ -141,6 +145,7 @@ class _Bound:
         self._values = [ort.OrtValue.ortvalue_from_numpy(batch) for batch in batches]
         rows = tuple(batch[0] for batch in batches)
         self.inputs, self.outputs = rows[: len(info.inputs)], rows[len(info.inputs) :]
+        self.only = self.inputs[0] if len(self.inputs) == 1 else None
         for tensor, value in zip(info.inputs, self._values, strict=False):
             binding.bind_ortvalue_input(tensor.name, value)
         for tensor, value in zip(info.outputs, self._values[len(self.inputs) :], strict=True):

@@ -13,11 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.binary import FC, ConvP, pooled_size
+from training.binary import FC, BinaryConv2d, BinaryLinear, ConvP, pooled_size
 from training.options import Aggregation, NetworkOptions
 
 #: A device's score as a byte: this many steps mean 0.
 SCORE_ZERO = 128
+#: Gamma of a block's batch norm while training. The sign after it makes gamma a matter of
+#: gradients alone; free, it drifts and deep exits come out 10 to 30 % wrong in some runs
+#: (docs/training.md).
+GAMMA_RANGE = (0.3, 1.0)
 
 
 class Answers(NamedTuple):
@@ -238,8 +242,15 @@ class Network(nn.Module):
         self.score_scale.copy_((largest / 127).float())
 
     @torch.no_grad()
-    def clip_latent(self) -> None:
-        """Keep the latent weights within -1..1, where the sign has a gradient."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("latent"):
-                parameter.clamp_(-1, 1)
+    def keep_trainable(self) -> None:
+        """After a step of the optimizer: bring back what has left the range with a gradient.
+
+        Latent weights stay within -1..1. The gamma of a block's batch norm stays within
+        GAMMA_RANGE: below, a block's bits are all decided by beta and its channel is dead; above,
+        most sums lie outside -1..1, where the sign passes no gradient back.
+        """
+        for module in self.modules():
+            if isinstance(module, BinaryConv2d | BinaryLinear):
+                module.latent.clamp_(-1, 1)
+            elif isinstance(module, ConvP):
+                module.norm.gamma.clamp_(*GAMMA_RANGE)

@@ -101,7 +101,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            network.clip_latent()
+            network.keep_trainable()
             schedule.step()
             total += float(loss.detach()) * len(index)
         settle(network, fit, options)
