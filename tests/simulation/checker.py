@@ -128,7 +128,8 @@ class Checker:
             return
         if all(not devices[member].running for member in decision.missing):
             waited_ms = decision.stage_ms["summaries"]
-            if 450.0 < waited_ms < 600.0:  # that wait; backlog waits longer
+            # Its deadline was reached: a slow camera that did come completes it before that.
+            if 499.0 < waited_ms < 600.0:  # backlog waits longer
                 self.fail(f"slot {decision.slot} waited {waited_ms:.0f} ms for dead cameras")
 
     # -- over restarts -----------------------------------------------------------------------
