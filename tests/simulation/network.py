@@ -1,8 +1,9 @@
 """A virtual broker and the connections to it, in virtual time.
 
 Harsher than MQTT over TCP: within a connection, frame messages overtake each other, QoS 0 is lost
-and QoS 1 repeated. Messages under `ddnn/` keep their order, as TCP would. A partition swallows
-everything and says nothing: each side finds out for itself, as with a half-open connection.
+and QoS 1 repeated. Messages under `ddnn/`, and their repeats, keep their order, as TCP would. A
+partition swallows everything and says nothing: each side finds out for itself, as with a half-open
+connection.
 A client behaves as `ddnn.mqtt.Client` over paho: it keeps QoS 1 messages until they are
 acknowledged, sends them again after a reconnect, and subscribes again every time.
 """
@@ -144,13 +145,14 @@ class Broker:
             world.counts["lost"] += 1
             return
         delay = link.delay_s + world.rng.random() * link.jitter_s
-        at = world.now + delay
+        at, again = world.now + delay, delay
         if message.topic.startswith("ddnn/"):
-            at = session.last_ordered = max(at, session.last_ordered)
+            at, again = max(at, session.last_ordered), 0.0
+            session.last_ordered = at
         world.at(at, self._arrive, session, message, qos, expires)
         if qos and link.repeat and world.rng.random() < link.repeat:
             world.counts["repeated"] += 1
-            world.at(at + delay, self._arrive, session, message, qos, expires)
+            world.at(at + again, self._arrive, session, message, qos, expires)
 
     def _arrive(self, session, message, qos, expires):
         if not session.open or session.client.link.cut:
@@ -305,13 +307,14 @@ class Client:
             world.counts["lost"] += 1
             return
         delay = link.delay_s + world.rng.random() * link.jitter_s
-        at = world.now + delay
+        at, again = world.now + delay, delay
         if message.topic.startswith("ddnn/"):
-            at = self._last_ordered = max(at, self._last_ordered)
+            at, again = max(at, self._last_ordered), 0.0
+            self._last_ordered = at
         world.at(at, self._reach, session, number, message, world.broker.life)
         if message.qos and link.repeat and world.rng.random() < link.repeat:
             world.counts["repeated"] += 1
-            world.at(at + delay, self._reach, session, number, message, world.broker.life)
+            world.at(at + again, self._reach, session, number, message, world.broker.life)
 
     def _reach(self, session, number, message, life):
         broker = self.world.broker
