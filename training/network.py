@@ -242,15 +242,18 @@ class Network(nn.Module):
         self.score_scale.copy_((largest / 127).float())
 
     @torch.no_grad()
-    def keep_trainable(self) -> None:
+    def keep_trainable(self, hold_gamma: bool = True) -> None:
         """After a step of the optimizer: bring back what has left the range with a gradient.
 
         Latent weights stay within -1..1. The gamma of a block's batch norm stays within
         GAMMA_RANGE: below, a block's bits are all decided by beta and its channel is dead; above,
         most sums lie outside -1..1, where the sign passes no gradient back.
+
+        Args:
+            hold_gamma: False leaves gamma alone, to see what that costs.
         """
         for module in self.modules():
             if isinstance(module, BinaryConv2d | BinaryLinear):
                 module.latent.clamp_(-1, 1)
-            elif isinstance(module, ConvP):
+            elif isinstance(module, ConvP) and hold_gamma:
                 module.norm.gamma.clamp_(*GAMMA_RANGE)

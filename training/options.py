@@ -116,6 +116,7 @@ class TrainOptions:
         colour: strength of a change of each colour channel on its own, as a share.
         recolour: chance of a sample to have its colour channels mixed up.
         flip: mirror all views of a sample together, at random.
+        hold_gamma: keep the gamma of a block's batch norm where the sign has a gradient.
         validation_share: part of the training split that chooses model and thresholds.
         seed: of everything random.
     """
@@ -133,6 +134,7 @@ class TrainOptions:
     colour: float = 0.0
     recolour: float = 0.0
     flip: bool = False
+    hold_gamma: bool = True
     validation_share: float = 0.15
     seed: int = 0
 

@@ -101,7 +101,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            network.keep_trainable()
+            network.keep_trainable(options.hold_gamma)
             schedule.step()
             total += float(loss.detach()) * len(index)
         settle(network, fit, options)
