@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.ranks import summed
+
 KERNEL = 3
 #: Latent weights start within +-this. What matters is its ratio to the learning rate: with 0.5
 #: and Adam at 1e-3 most weights keep the sign they were born with (docs/training.md).
@@ -93,7 +95,8 @@ class MaskedBatchNorm(nn.Module):
     A blank view never reaches an exit at run time, so that its zeros must not move the mean and
     variance that the others are normalised with. Channels are `groups` equal runs; `present`
     says for each sample which groups count. A channel with nothing present in a batch is
-    normalised by, and leaves alone, its running statistics.
+    normalised by, and leaves alone, its running statistics. Several processes that train together
+    (`training.ranks`) share their statistics.
     """
 
     running_mean: Tensor
@@ -120,15 +123,14 @@ class MaskedBatchNorm(nn.Module):
     def _batch_statistics(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         flat = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
         if present is None:
-            weight = flat.new_full((flat.shape[0], flat.shape[1]), 1.0 / flat.shape[0])
-            count = flat.new_full((flat.shape[1],), float(flat.shape[0]))
+            there = flat.new_ones(flat.shape[:2])
         else:
             there = present.to(flat.dtype)
             there = there.repeat_interleave(flat.shape[1] // there.shape[1], dim=1)
-            count = there.sum(0)
-            weight = there / count.clamp(min=1.0)
-        mean = (flat.mean(2) * weight).sum(0)
-        var = ((flat - mean[:, None]).square().mean(2) * weight).sum(0)
+        count = summed(there.sum(0))
+        weight = there / count.clamp(min=1.0)
+        mean = summed((flat.mean(2) * weight).sum(0))
+        var = summed(((flat - mean[:, None]).square().mean(2) * weight).sum(0))
         # One value alone has no spread to normalise with.
         usable = count * flat.shape[2] > 1
         with torch.no_grad():

@@ -106,7 +106,7 @@ class TrainOptions:
 
     Attributes:
         epochs: passes over the fitting part.
-        batch: samples in a step.
+        batch: samples in a step, of all processes together.
         learning_rate: of Adam at the start; falls to 0 along a cosine.
         camera_dropout: chance of each camera to be left out of a sample's aggregation.
         device_loss: weight of each camera's own answer on the views that see the object.
@@ -117,6 +117,8 @@ class TrainOptions:
         recolour: chance of a sample to have its colour channels mixed up.
         flip: mirror all views of a sample together, at random.
         hold_gamma: keep the gamma of a block's batch norm where the sign has a gradient.
+        patience: end when so many epochs brought no better network; 0: never. The first half of
+            the epochs always runs.
         validation_share: part of the training split that chooses model and thresholds.
         seed: of everything random.
     """
@@ -135,12 +137,15 @@ class TrainOptions:
     recolour: float = 0.0
     flip: bool = False
     hold_gamma: bool = True
+    patience: int = 0
     validation_share: float = 0.15
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
             raise ConfigError("training needs 1 epoch or more, of batches of 2 samples or more")
+        if self.patience < 0:
+            raise ConfigError(f"patience must be 0 epochs or more, is {self.patience}")
         if not 0 <= self.camera_dropout < 1:
             raise ConfigError(f"camera dropout must be 0 to below 1, is {self.camera_dropout}")
 
