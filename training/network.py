@@ -79,8 +79,8 @@ class DeviceBank(nn.Module):
         for block in self.blocks:
             x = block(x, there)
         groups = there.shape[1]
-        scores = self.exit(x.reshape(x.shape[0], groups, -1), there)
-        return scores.reshape(n, d, -1), x.reshape(n, d, *self.feature_shape)
+        scores = self.exit(x.flatten(1).unflatten(1, (groups, -1)), there)
+        return scores.reshape(n, d, self.options.classes), x.reshape(n, d, *self.feature_shape)
 
 
 class LocalExit(nn.Module):

@@ -14,16 +14,33 @@ import datetime
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
 
 from ddnn.errors import ConfigError, DdnnError
 
 #: A process that is this late is taken for lost; the slowest wait is for another's data set.
 LATE = datetime.timedelta(minutes=10)
+
+
+class _Sum(torch.autograd.Function):
+    """y = sum of x over the processes. Each process's loss depends on every x through y, so that
+    dL/dx is the sum of their gradients of y."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].clone()
+        dist.all_reduce(total)
+        return total
 
 
 def world() -> int:
@@ -43,7 +60,10 @@ def own() -> slice:
 
 def summed(x: Tensor) -> Tensor:
     """`x` added up over all processes; gradients are too, on the way back."""
-    return x if world() == 1 else dist_functional.all_reduce(x)
+    if world() == 1:
+        return x
+    total: Tensor = _Sum.apply(x)
+    return total
 
 
 @torch.no_grad()
