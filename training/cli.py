@@ -20,6 +20,7 @@ from training.goal import HIGHEST_ACCURACY, Goal, GoalError
 from training.options import (
     AGGREGATIONS,
     AUGMENTATIONS,
+    FEATURE_AGGREGATIONS,
     TOPOLOGIES,
     NetworkOptions,
     TrainOptions,
@@ -129,11 +130,11 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
                 type=click.Choice(AGGREGATIONS),
                 default=NetworkOptions.local_aggregation,
                 show_default=True,
-                help="How scores become one answer: largest, mean, linear.",
+                help="How scores become one answer: largest, mean, linear, gated mean.",
             ),
             click.option(
                 "--feature-aggregation",
-                type=click.Choice(AGGREGATIONS),
+                type=click.Choice(FEATURE_AGGREGATIONS),
                 default=NetworkOptions.feature_aggregation,
                 show_default=True,
                 help="How features are joined: largest, sum, side by side.",

@@ -9,7 +9,10 @@ from ddnn.bundle import Topology
 from ddnn.errors import ConfigError
 
 Aggregation = Literal["MP", "AP", "CC"]
-AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+#: GA, gated average, is for scores: features are bits, without a degree of confidence.
+LocalAggregation = Literal["MP", "AP", "CC", "GA"]
+FEATURE_AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+AGGREGATIONS: tuple[str, ...] = get_args(LocalAggregation)
 #: Names of `topology`; each for any number of cameras.
 TOPOLOGIES = ("devices-edge-cloud", "devices-edges-cloud", "devices-edge", "devices-cloud")
 
@@ -46,7 +49,8 @@ class NetworkOptions:
         cloud_filters: the same of the cloud section; () for no cloud.
         local_exit: whether gateways have a local exit.
         shared: one set of device weights for all cameras.
-        local_aggregation: how scores become one answer: MP (largest), AP (mean), CC (linear).
+        local_aggregation: how scores become one answer: MP (largest), AP (mean), CC (linear),
+            GA (mean, each camera weighed by how sure it is).
         feature_aggregation: how features are joined: MP (or), AP (sum), CC (side by side).
 
     Raises:
@@ -64,7 +68,7 @@ class NetworkOptions:
     cloud_filters: tuple[int, ...] = (64, 64)
     local_exit: bool = True
     shared: bool = False
-    local_aggregation: Aggregation = "AP"
+    local_aggregation: LocalAggregation = "AP"
     feature_aggregation: Aggregation = "CC"
 
     def __post_init__(self) -> None:
@@ -86,9 +90,12 @@ class NetworkOptions:
             raise ConfigError("a network needs one exit or more")
         if len(self.edges) > 1 and not self.cloud_filters:
             raise ConfigError("several edges need a cloud that joins them")
-        for name in ("local_aggregation", "feature_aggregation"):
-            if getattr(self, name) not in AGGREGATIONS:
-                raise ConfigError(f"{name} must be one of {', '.join(AGGREGATIONS)}")
+        for name, known in (
+            ("local_aggregation", AGGREGATIONS),
+            ("feature_aggregation", FEATURE_AGGREGATIONS),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}")
 
     @property
     def gateways(self) -> tuple[tuple[int, ...], ...]:

@@ -35,6 +35,7 @@ EXACT = 2**24  #: whole numbers up to this are exact in float32
 #: An AP sum of members' +1/-1 must fit into a byte around 128.
 MAX_MEMBERS = 127
 Aggregation = Literal["MP", "AP", "CC"]
+LocalAggregation = Literal["MP", "AP", "CC", "GA"]
 
 
 @dataclass(frozen=True)
@@ -137,20 +138,23 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
 def local_section(
     members: int,
     classes: int,
-    kind: Aggregation,
+    kind: LocalAggregation,
     head: Head | None = None,
     table: npt.ArrayLike | None = None,
+    gate: npt.ArrayLike | None = None,
 ) -> bytes:
     """The local aggregator: scores u8 (N, M, K), mask u8 (N, M) -> logits i32 (N, K).
 
     A score of 128 stands for 0. Whatever a masked row holds has no influence. With nobody there
-    MP and AP give equal logits (entropy 1), CC its offsets.
+    MP, AP and GA give equal logits (entropy 1), CC its offsets.
 
     Args:
         head: CC only: a linear layer of any whole weights; `signs` (M * K, K) are the weights.
-        table: whole factors. AP: (M + 1,), what the sum over the members there is multiplied
+        table: whole factors. AP, GA: (M + 1,), what the sum over the members there is multiplied
             with, by their number; None: 4096 / number, so that the result is 4096 times their
             mean. MP: (1,), what the largest score is multiplied with; None: 1.
+        gate: GA only: (256,) whole weights >= 0 of a member's scores, by how far its largest is
+            above its smallest.
 
     Raises:
         ValueError: numbers so large that a step would not be exact in float32.
@@ -163,6 +167,16 @@ def local_section(
     centred = g.op("Mul", g.op("Sub", scores, g.constant(128, FLOAT)), rows)
     if kind == "AP":
         y = _mean(g, centred, there, members, table)
+    elif kind == "GA":
+        gates = np.asarray([] if gate is None else gate, np.int64)
+        if gates.shape != (256,) or gates.min() < 0:
+            raise ValueError("GA needs 256 gates, none below 0")
+        spread = g.op(
+            "Sub", g.op("ReduceMax", scores, g.sizes(2)), g.op("ReduceMin", scores, g.sizes(2))
+        )
+        weight = g.op("Gather", g.constant(gates, FLOAT), g.op("Cast", spread, to=I32))
+        weighed = g.op("Mul", centred, weight)
+        y = _mean(g, weighed, there, members, table, 128 * int(gates.max()))
     elif kind == "MP":
         gone = g.op("Sub", rows, g.constant(1, FLOAT))
         low = g.op("Mul", gone, g.constant(128, FLOAT))
@@ -184,13 +198,20 @@ def local_section(
     )
 
 
-def _mean(g: Graph, centred: str, there: str, members: int, table: npt.ArrayLike | None) -> str:
-    """AP of float (N, M, K): the sum over the members there times a factor for their number."""
+def _mean(
+    g: Graph,
+    centred: str,
+    there: str,
+    members: int,
+    table: npt.ArrayLike | None,
+    largest: int = 128,
+) -> str:
+    """Sum of float (N, M, K), each within -largest..largest, times a factor for those there."""
     counts = np.arange(members + 1)
     shares = np.round(4096 / np.maximum(counts, 1)) if table is None else np.asarray(table)
     if shares.shape != counts.shape:
-        raise ValueError(f"AP over {members} members needs {members + 1} factors")
-    _check_exact("the local exit", int((np.abs(shares) * counts).max()) * 128)
+        raise ValueError(f"a mean of {members} members needs {members + 1} factors")
+    _check_exact("the local exit", int((np.abs(shares) * counts).max()) * largest)
     count = g.op("ReduceSum", g.op("Cast", there, to=I32), g.sizes(1), keepdims=1)
     share = g.op("Gather", g.constant(shares, FLOAT), count)
     return g.op("Mul", g.op("ReduceSum", centred, g.sizes(1), keepdims=0), share)

@@ -256,6 +256,11 @@ def test_parameters_that_would_not_be_exact_are_refused():
         local_section(2, 3, "AP", table=[0, 1])
     with pytest.raises(ValueError, match="weights"):
         local_section(2, 3, "CC")
+    with pytest.raises(ValueError, match="exact"):
+        local_section(2, 3, "GA", table=[0, 2, 1], gate=np.full(256, EXACT // 256))
+    for gate in (None, np.ones(255), np.arange(256) - 1):
+        with pytest.raises(ValueError, match="gates"):
+            local_section(2, 3, "GA", table=[0, 2, 1], gate=gate)
 
 
 def test_device_section_file_is_small_and_always_the_same():
