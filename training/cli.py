@@ -22,6 +22,7 @@ from training.options import (
     AUGMENTATIONS,
     FEATURE_AGGREGATIONS,
     TOPOLOGIES,
+    WEIGHT_LEVELS,
     NetworkOptions,
     TrainOptions,
     describe,
@@ -123,6 +124,13 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
                 default=",".join(map(str, NetworkOptions.cloud_filters)),
                 show_default=True,
                 help="Filters of each block of the cloud section.",
+            ),
+            click.option(
+                "--upper-weights",
+                type=click.Choice(list(WEIGHT_LEVELS)),
+                default=NetworkOptions.upper_weights,
+                show_default=True,
+                help="Weights of the blocks of edge and cloud: one bit or a byte each.",
             ),
             click.option("--shared", is_flag=True, help="One set of device weights for all."),
             click.option(

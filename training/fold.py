@@ -21,7 +21,7 @@ from torch import Tensor
 
 from training.binary import FC, ConvP, MaskedBatchNorm
 from training.network import GATE_STEPS, SCORE_ZERO, LocalExit
-from training.sections import EXACT, Block, Head
+from training.sections import EXACT, Block, Head, largest_sum
 
 MAX_SHIFT = 24
 F64 = npt.NDArray[np.float64]
@@ -48,9 +48,9 @@ def threshold_of(
 
 def fold_block(block: ConvP, group: slice, largest_input: int) -> Block:
     """One group of a ConvP block (`slice(None)`: all); inputs within -largest..largest."""
-    signs = _signs(block.conv.latent[group])
+    signs = _numpy(block.conv.weights()[group]).astype(np.int8)
     norm = _norm(block.norm)
-    bound = largest_input * int(np.prod(signs.shape[1:]))
+    bound = largest_input * largest_sum(signs)
     threshold, flip = threshold_of(*(part[group] for part in norm), bound)
     return Block(signs, threshold, flip)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.binary import FC, BinaryConv2d, BinaryLinear, ConvP, pooled_size
-from training.options import Aggregation, LocalAggregation, NetworkOptions
+from training.options import WEIGHT_LEVELS, Aggregation, LocalAggregation, NetworkOptions
 
 #: A device's score as a byte: this many steps mean 0.
 SCORE_ZERO = 128
@@ -161,12 +161,15 @@ class Fusion(nn.Module):
         filters: tuple[int, ...],
         classes: int,
         aggregation: Aggregation,
+        levels: int = 1,
     ) -> None:
         super().__init__()
         self.aggregation: Aggregation = aggregation
         features, height, width = shape
         sizes = (features * members if aggregation == "CC" else features, *filters)
-        self.blocks = nn.ModuleList(ConvP(inputs, outputs) for inputs, outputs in pairwise(sizes))
+        self.blocks = nn.ModuleList(
+            ConvP(inputs, outputs, levels=levels) for inputs, outputs in pairwise(sizes)
+        )
         for _ in filters:
             height, width = pooled_size(height), pooled_size(width)
         self.feature_shape = (sizes[-1], height, width)
@@ -200,8 +203,9 @@ class Network(nn.Module):
             for m in (members if options.local_exit else [])
         )
         joined = options.feature_aggregation
+        levels = WEIGHT_LEVELS[options.upper_weights]
         self.edges = nn.ModuleList(
-            Fusion(len(edge), shape, options.edge_filters, options.classes, joined)
+            Fusion(len(edge), shape, options.edge_filters, options.classes, joined, levels)
             for edge in options.edges
         )
         if self.edges:
@@ -209,7 +213,9 @@ class Network(nn.Module):
         self.cloud: Fusion | None = None
         if options.cloud_filters:
             below = len(options.edges) or options.cameras
-            self.cloud = Fusion(below, shape, options.cloud_filters, options.classes, joined)
+            self.cloud = Fusion(
+                below, shape, options.cloud_filters, options.classes, joined, levels
+            )
         self.register_buffer("score_scale", torch.tensor(1 / 16))
 
     def forward(self, images: Tensor, mask: Tensor, present: Tensor | None = None) -> Answers:

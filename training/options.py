@@ -13,6 +13,11 @@ Aggregation = Literal["MP", "AP", "CC"]
 LocalAggregation = Literal["MP", "AP", "CC", "GA"]
 FEATURE_AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 AGGREGATIONS: tuple[str, ...] = get_args(LocalAggregation)
+UpperWeights = Literal["binary", "int8"]
+#: Weights of an edge's or the cloud's blocks are whole numbers from minus this to this. Doubled,
+#: as a section holds them, int8 ones fit into a byte, and two products with an activation of at
+#: most 129 into 16 bits, where onnxruntime's sums of bytes saturate on older x86.
+WEIGHT_LEVELS: dict[str, int] = {"binary": 1, "int8": 63}
 #: Names of `topology`; each for any number of cameras.
 TOPOLOGIES = ("devices-edge-cloud", "devices-edges-cloud", "devices-edge", "devices-cloud")
 
@@ -48,6 +53,7 @@ class NetworkOptions:
         edge_filters: the same of an edge section.
         cloud_filters: the same of the cloud section; () for no cloud.
         local_exit: whether gateways have a local exit.
+        upper_weights: of the blocks of edge and cloud sections.
         shared: one set of device weights for all cameras.
         local_aggregation: how scores become one answer: MP (largest), AP (mean), CC (linear),
             GA (mean, each camera weighed by how sure it is).
@@ -70,6 +76,7 @@ class NetworkOptions:
     shared: bool = False
     local_aggregation: LocalAggregation = "AP"
     feature_aggregation: Aggregation = "CC"
+    upper_weights: UpperWeights = "binary"
 
     def __post_init__(self) -> None:
         for name, low, high in (("cameras", 1, 32), ("classes", 2, 256), ("channels", 1, 4)):
@@ -93,9 +100,12 @@ class NetworkOptions:
         for name, known in (
             ("local_aggregation", AGGREGATIONS),
             ("feature_aggregation", FEATURE_AGGREGATIONS),
+            ("upper_weights", tuple(WEIGHT_LEVELS)),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}")
+        if self.upper_weights == "int8" and self.feature_aggregation == "AP":
+            raise ConfigError("upper_weights int8 needs features joined by CC or MP, not AP")
 
     @property
     def gateways(self) -> tuple[tuple[int, ...], ...]:

@@ -41,6 +41,19 @@ def test_conv_uses_signs_and_pads_with_nothing():
     assert out[0, 0] == 255 * signs[1:, 1:].sum()
 
 
+def test_byte_weights_are_whole_and_pass_the_gradient_through_the_rounding():
+    conv = BinaryConv2d(2, 3, levels=63)
+    with torch.no_grad():
+        conv.latent.uniform_(-1, 1)
+        conv.latent[0, 0, 0] = torch.tensor([-1.0, 0.0, 1.0])
+    weights = conv.weights()
+    assert torch.equal(weights, weights.round())
+    assert weights[0, 0, 0].tolist() == [-63, 0, 63]
+    assert torch.equal(conv.double().weights(), weights.double())
+    weights.sum().backward()
+    assert torch.equal(conv.latent.grad, torch.full_like(conv.latent, 63))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 16, 33])
 def test_block_halves_rounding_up(size):
     out = ConvP(2, 3)(torch.rand(2, 2, size, 7))

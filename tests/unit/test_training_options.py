@@ -23,6 +23,8 @@ SHAPE = {"cameras": 2, "classes": 3, "height": 8, "width": 8, "channels": 3}
         ({"edges": (), "cloud_filters": (), "local_exit": False}, "exit"),
         ({"local_aggregation": "XX"}, "local_aggregation"),
         ({"feature_aggregation": "GA"}, "feature_aggregation"),
+        ({"upper_weights": "float"}, "upper_weights"),
+        ({"upper_weights": "int8", "feature_aggregation": "AP"}, "not AP"),
     ],
 )
 def test_impossible_network_is_refused(changes, reason):
