@@ -261,7 +261,8 @@ def train(
             chosen[key] = value
     training = TrainOptions(**chosen)
     shape = {"device_filters": filters, **options}
-    start = _Start(resume, device, _command_line(ctx), os.environ.get("RANK", "0") == "0")
+    alone = "TORCHELASTIC_RUN_ID" not in os.environ
+    start = _Start(resume, device, _command_line(ctx), alone or os.environ.get("RANK") == "0")
     console = Console(stderr=True, quiet=not start.first)
     try:
         wanted = Goal.parse(goal)
@@ -269,7 +270,7 @@ def train(
             console, data, split, topology, shape, training, wanted, name, version, run_dir, start
         )
     except KeyboardInterrupt:
-        console.print(f"interrupted: no bundle was written to {out}; --resume goes on")
+        console.print(f"interrupted: no bundle was written to {out}")
         sys.exit(130)
     if made is None:
         return
@@ -362,6 +363,9 @@ def _run(
                 network, validation = train_network(
                     samples, network_options, training, report, checkpoint=checkpoint, device=where
                 )
+        except KeyboardInterrupt:
+            console.print(f"to go on: ddnn train --resume {folder}")
+            raise
         finally:
             if run is not None:
                 run.draw_curves()
