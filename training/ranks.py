@@ -45,12 +45,16 @@ class _Sum(torch.autograd.Function):
 
 def world() -> int:
     """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if _joined() else 1
 
 
 def rank() -> int:
     """Number of this process, from 0; the first one writes the results."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if _joined() else 0
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def own() -> slice:
@@ -122,5 +126,5 @@ def together(device: torch.device) -> Iterator[None]:
             ) from error
         raise
     finally:
-        if dist.is_initialized():
+        if _joined():
             dist.destroy_process_group()
