@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 from rich.console import Console
@@ -28,10 +27,9 @@ from training.options import (
     describe,
     topology,
 )
+from training.resume import COMMAND, Start, command_line, resumed
 
 _DEFAULTS = TrainOptions()
-#: How a run was called, in its folder.
-COMMAND = "command.json"
 
 
 class _Filters(click.ParamType):
@@ -48,50 +46,6 @@ class _Filters(click.ParamType):
             return tuple(int(part) for part in value.split(",") if part.strip())
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers such as 16,32", param, ctx)
-
-
-class _Start(NamedTuple):
-    """How a training begins.
-
-    Attributes:
-        resume: the run folder to go on with.
-        device: as `--device` names it.
-        command: every option's value, for a later `--resume`.
-        first: whether this is the only or the first process of it; that one speaks and writes.
-    """
-
-    resume: Path | None
-    device: str
-    command: dict[str, Any]
-    first: bool
-
-
-def _resumed(ctx: click.Context, _param: click.Parameter, folder: Path | None) -> Path | None:
-    """Options that are not given again are those of the run in `folder`."""
-    if folder is None:
-        return None
-    try:
-        given = json.loads((folder / COMMAND).read_text())
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{folder} is no run folder of ddnn train: {error}") from error
-    ctx.default_map = {**(ctx.default_map or {}), **given}
-    return folder
-
-
-def _command_line(ctx: click.Context) -> dict[str, Any]:
-    """Every option's value as `_resumed` wants it; paths hold from any folder."""
-    given = {name: value for name, value in ctx.params.items() if name != "resume"}
-    if Path(given["data"]).exists():
-        given["data"] = Path(given["data"])
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        if isinstance(value, tuple):
-            found[name] = ",".join(map(str, value))
-        elif isinstance(value, Path):
-            found[name] = str(value.resolve())
-        elif value is not None:
-            found[name] = value
-    return found
 
 
 def _network_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -216,7 +170,7 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--resume",
     is_eager=True,
-    callback=_resumed,
+    callback=resumed,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Go on with the run in this folder, with the options that it was begun with.",
 )
@@ -262,7 +216,7 @@ def train(
     training = TrainOptions(**chosen)
     shape = {"device_filters": filters, **options}
     alone = "TORCHELASTIC_RUN_ID" not in os.environ
-    start = _Start(resume, device, _command_line(ctx), alone or os.environ.get("RANK") == "0")
+    start = Start(resume, device, command_line(ctx), alone or os.environ.get("RANK") == "0")
     console = Console(stderr=True, quiet=not start.first)
     try:
         wanted = Goal.parse(goal)
@@ -292,7 +246,7 @@ def _run(
     name: str | None,
     version: int,
     run_dir: Path,
-    start: _Start,
+    start: Start,
 ) -> tuple[Bundle, Path] | None:
     """The bundle and its run folder; None in a process that only helps the first one."""
     import torch  # seconds to import; `--help` and mistaken options need none of it

@@ -179,7 +179,10 @@ def test_resume_with_another_seed_is_refused_and_leaves_the_run_alone(tmp_path, 
     assert {f.name: f.read_bytes() for f in run.iterdir()} == before
 
 
-def test_folder_that_is_no_run_cannot_be_resumed(tmp_path):
+@pytest.mark.parametrize("command", [None, "{", "[1]"])
+def test_folder_that_is_no_run_cannot_be_resumed(tmp_path, command):
+    if command is not None:
+        (tmp_path / "command.json").write_text(command)
     result = call("--resume", tmp_path)
     assert result.exit_code == 2
     assert "no run folder" in result.output.replace("\n", " ")
