@@ -30,7 +30,8 @@ from ddnn.errors import BundleError
 OPERATORS = frozenset(
     {"Add", "BitShift", "BitwiseAnd", "BitwiseXor", "Cast", "Clip", "Conv", "Flatten", "Floor"}
     | {"Gather", "Gemm", "MatMul", "MaxPool", "Mul", "Pad", "QLinearConv", "QuantizeLinear"}
-    | {"ReduceMax", "ReduceSum", "Reshape", "Slice", "Sub", "Transpose", "Unsqueeze", "Where"}
+    | {"ReduceMax", "ReduceMin", "ReduceSum", "Reshape", "Slice", "Sub", "Transpose"}
+    | {"Unsqueeze", "Where"}
 )
 #: onnxruntime 1.20, the oldest one supported, reads this version of the file format.
 MAX_IR_VERSION = 10

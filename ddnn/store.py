@@ -128,3 +128,15 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_durably(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it holds `data` or what it held before.
+
+    Raises:
+        OSError: it cannot be written; it holds what it held before.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    _write_durably(fresh, data)
+    fresh.rename(path)
+    _sync_folder(path.parent)

@@ -12,50 +12,79 @@ from torch import Tensor
 from training.options import TrainOptions
 
 
-def augment(
-    images: Tensor, present: Tensor, options: TrainOptions, random: torch.Generator
-) -> Tensor:
+class Draws:
+    """Random numbers for some samples of a batch.
+
+    Processes that train together draw the whole batch's numbers and keep those of their own
+    samples, so that what happens to a sample does not depend on how many processes there are.
+
+    Args:
+        random: where the numbers come from.
+        batch: samples in the whole batch.
+        own: which of them are drawn for.
+    """
+
+    def __init__(self, random: torch.Generator, batch: int, own: slice = slice(None)) -> None:
+        self._random, self._batch, self._own = random, batch, own
+        self.device = random.device
+
+    def rand(self, *shape: int) -> Tensor:
+        """(N, *shape) in 0..1, for the N own samples."""
+        whole = (self._batch, *shape)
+        return torch.rand(whole, generator=self._random, device=self.device)[self._own]
+
+    def randn(self, *shape: int) -> Tensor:
+        """(N, *shape), normally distributed."""
+        whole = (self._batch, *shape)
+        return torch.randn(whole, generator=self._random, device=self.device)[self._own]
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        """(N, *shape) of low..high."""
+        whole = (self._batch, *shape)
+        random, device = self._random, self.device
+        return torch.randint(low, high + 1, whole, generator=random, device=device)[self._own]
+
+
+def augment(images: Tensor, present: Tensor, options: TrainOptions, draws: Draws) -> Tensor:
     """images (N, D, H, W, C) float of 0..255, present (N, D) bool -> the same shape and range.
 
     Values stay whole numbers, as a camera gives them.
     """
-    n, d, height, width, channels = images.shape
+    d, height, width, channels = images.shape[1:]
     if options.flip:
-        turned = torch.rand(n, generator=random) < 0.5
+        turned = draws.rand() < 0.5
         images = torch.where(turned[:, None, None, None, None], images.flip(3), images)
-    flat = images.reshape(n * d, height, width, channels)
     if options.shift_px:
-        flat = _shifted(flat, options.shift_px, random)
-    shape = (n * d, 1, 1, 1)
-    gain = 1 + options.contrast * (2 * torch.rand(shape, generator=random) - 1)
-    offset = options.brightness * (2 * torch.rand(shape, generator=random) - 1)
+        images = _shifted(images, options.shift_px, draws)
+    gain = 1 + options.contrast * (2 * draws.rand(d, 1, 1, 1) - 1)
+    offset = options.brightness * (2 * draws.rand(d, 1, 1, 1) - 1)
     if options.colour:
-        tint = options.colour * (2 * torch.rand((n * d, 1, 1, channels), generator=random) - 1)
-        gain = gain * (1 + tint)
+        gain = gain * (1 + options.colour * (2 * draws.rand(d, 1, 1, channels) - 1))
     if options.recolour and channels > 1:
-        flat = _recoloured(flat.view_as(images), options.recolour, random).view_as(flat)
+        images = _recoloured(images, options.recolour, draws)
     # Contrast turns around mid-grey, so that it is not one more brightness.
-    flat = (flat - 128) * gain + 128 + offset
+    images = (images - 128) * gain + 128 + offset
     if options.noise:
-        strength = options.noise * torch.rand(shape, generator=random)
-        flat = flat + strength * torch.randn(flat.shape, generator=random)
-    flat = flat.round().clamp(0, 255)
-    return flat.view_as(images) * present[:, :, None, None, None]
+        strength = options.noise * draws.rand(d, 1, 1, 1)
+        images = images + strength * draws.randn(d, height, width, channels)
+    return images.round().clamp(0, 255) * present[:, :, None, None, None]
 
 
-def _shifted(images: Tensor, largest: int, random: torch.Generator) -> Tensor:
+def _shifted(images: Tensor, largest: int, draws: Draws) -> Tensor:
     """Each picture moved by up to `largest` pixels either way; edges repeat."""
-    count, height, width, _ = images.shape
-    moves = torch.randint(-largest, largest + 1, (count, 2), generator=random)
-    rows = (torch.arange(height)[None] + moves[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width)[None] + moves[:, 1:]).clamp(0, width - 1)
-    which = torch.arange(count)[:, None, None]
-    return images[which, rows[:, :, None], columns[:, None, :]]
+    n, d, height, width, channels = images.shape
+    flat = images.reshape(n * d, height, width, channels)
+    moves = draws.integers(-largest, largest, d, 2).reshape(n * d, 2)
+    down, right = (torch.arange(size, device=draws.device)[None] for size in (height, width))
+    rows = (down + moves[:, :1]).clamp(0, height - 1)
+    columns = (right + moves[:, 1:]).clamp(0, width - 1)
+    which = torch.arange(n * d, device=draws.device)[:, None, None]
+    return flat[which, rows[:, :, None], columns[:, None, :]].view_as(images)
 
 
-def drop_cameras(present: Tensor, chance: float, random: torch.Generator) -> Tensor:
+def drop_cameras(present: Tensor, chance: float, draws: Draws) -> Tensor:
     """present (N, D) bool -> a mask of the cameras that take part; one at least stays."""
-    draw = torch.rand(present.shape, generator=random)
+    draw = draws.rand(present.shape[1])
     kept = present & (draw >= chance)
     # Where all were dropped the present camera with the luckiest draw stays.
     luckiest = torch.where(present, draw, torch.full_like(draw, -1.0)).argmax(1, keepdim=True)
@@ -64,14 +93,14 @@ def drop_cameras(present: Tensor, chance: float, random: torch.Generator) -> Ten
     return torch.where(lonely, one & present, kept)
 
 
-def _recoloured(images: Tensor, chance: float, random: torch.Generator) -> Tensor:
+def _recoloured(images: Tensor, chance: float, draws: Draws) -> Tensor:
     """Samples with their colour channels mixed up, the same in all views of a sample.
 
     What an object is does not follow from its paint, but a network that has seen few objects
     believes that it does.
     """
-    n, channels = images.shape[0], images.shape[-1]
-    order = torch.rand(n, channels, generator=random).argsort(1)
-    keep = torch.rand(n, 1, generator=random) >= chance
-    order = torch.where(keep, torch.arange(channels), order)
+    channels = images.shape[-1]
+    order = draws.rand(channels).argsort(1)
+    keep = draws.rand(1) >= chance
+    order = torch.where(keep, torch.arange(channels, device=draws.device), order)
     return images.gather(-1, order[:, None, None, None, :].expand_as(images))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.ranks import summed
+
 KERNEL = 3
 #: Latent weights start within +-this. What matters is its ratio to the learning rate: with 0.5
 #: and Adam at 1e-3 most weights keep the sign they were born with (docs/training.md).
@@ -45,19 +47,28 @@ def ste_sign(x: Tensor) -> Tensor:
     return result
 
 
+def ste_round(x: Tensor) -> Tensor:
+    """`x` rounded to whole numbers, a half to even; the gradient passes straight through."""
+    return x + (x.round() - x).detach()
+
+
 class BinaryConv2d(nn.Module):
-    """3 x 3 convolution, stride 1, zero padding 1, weights -1/+1, no bias.
+    """3 x 3 convolution, stride 1, zero padding 1, no bias, weights -1/+1 or more levels.
 
     The padding is 0 for raw pixels 0..255 and for -1/+1 activations alike, and a masked member's
     features are 0: sums of whole numbers, exact in float32 below 2**24.
 
+    Args:
+        levels: 1: weights are the signs of the latent ones. More: whole numbers -levels..levels,
+            the latent ones times `levels`, rounded.
+
     Attributes:
-        latent: (out, in / groups, 3, 3) float, the weights before their sign.
+        latent: (out, in / groups, 3, 3) float, the weights before their sign or rounding.
     """
 
-    def __init__(self, inputs: int, outputs: int, groups: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int = 1, levels: int = 1) -> None:
         super().__init__()
-        self.groups = groups
+        self.groups, self.levels = groups, levels
         self.latent = nn.Parameter(
             torch.empty(outputs, inputs // groups, KERNEL, KERNEL).uniform_(
                 -LATENT_START, LATENT_START
@@ -66,7 +77,14 @@ class BinaryConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, H, W)."""
-        return functional.conv2d(x, ste_sign(self.latent), padding=1, groups=self.groups)
+        return functional.conv2d(x, self.weights(), padding=1, groups=self.groups)
+
+    def weights(self) -> Tensor:
+        """The whole-number weights, of the shape of `latent`."""
+        if self.levels == 1:
+            return ste_sign(self.latent)
+        # In float32 whatever the module is in, so that a copy in float64 rounds alike.
+        return ste_round(self.levels * self.latent.float()).to(self.latent.dtype)
 
 
 class BinaryLinear(nn.Module):
@@ -93,7 +111,8 @@ class MaskedBatchNorm(nn.Module):
     A blank view never reaches an exit at run time, so that its zeros must not move the mean and
     variance that the others are normalised with. Channels are `groups` equal runs; `present`
     says for each sample which groups count. A channel with nothing present in a batch is
-    normalised by, and leaves alone, its running statistics.
+    normalised by, and leaves alone, its running statistics. Several processes that train together
+    (`training.ranks`) share their statistics.
     """
 
     running_mean: Tensor
@@ -120,15 +139,14 @@ class MaskedBatchNorm(nn.Module):
     def _batch_statistics(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         flat = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
         if present is None:
-            weight = flat.new_full((flat.shape[0], flat.shape[1]), 1.0 / flat.shape[0])
-            count = flat.new_full((flat.shape[1],), float(flat.shape[0]))
+            there = flat.new_ones(flat.shape[:2])
         else:
             there = present.to(flat.dtype)
             there = there.repeat_interleave(flat.shape[1] // there.shape[1], dim=1)
-            count = there.sum(0)
-            weight = there / count.clamp(min=1.0)
-        mean = (flat.mean(2) * weight).sum(0)
-        var = ((flat - mean[:, None]).square().mean(2) * weight).sum(0)
+        count = summed(there.sum(0))
+        weight = there / count.clamp(min=1.0)
+        mean = summed((flat.mean(2) * weight).sum(0))
+        var = summed(((flat - mean[:, None]).square().mean(2) * weight).sum(0))
         # One value alone has no spread to normalise with.
         usable = count * flat.shape[2] > 1
         with torch.no_grad():
@@ -141,11 +159,11 @@ class MaskedBatchNorm(nn.Module):
 
 
 class ConvP(nn.Module):
-    """Binary 3 x 3 convolution, 3 x 3 max pool with stride 2, batch norm, sign."""
+    """3 x 3 convolution of whole numbers, 3 x 3 max pool with stride 2, batch norm, sign."""
 
-    def __init__(self, inputs: int, outputs: int, groups: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int = 1, levels: int = 1) -> None:
         super().__init__()
-        self.conv = BinaryConv2d(inputs, outputs, groups)
+        self.conv = BinaryConv2d(inputs, outputs, groups, levels)
         self.norm = MaskedBatchNorm(outputs)
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,15 @@ from training.goal import HIGHEST_ACCURACY, Goal, GoalError
 from training.options import (
     AGGREGATIONS,
     AUGMENTATIONS,
+    FEATURE_AGGREGATIONS,
     TOPOLOGIES,
+    WEIGHT_LEVELS,
     NetworkOptions,
     TrainOptions,
     describe,
     topology,
 )
+from training.resume import COMMAND, Start, command_line, resumed
 
 _DEFAULTS = TrainOptions()
 
@@ -75,17 +79,24 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 help="Filters of each block of the cloud section.",
             ),
+            click.option(
+                "--upper-weights",
+                type=click.Choice(list(WEIGHT_LEVELS)),
+                default=NetworkOptions.upper_weights,
+                show_default=True,
+                help="Weights of the blocks of edge and cloud: one bit or a byte each.",
+            ),
             click.option("--shared", is_flag=True, help="One set of device weights for all."),
             click.option(
                 "--local-aggregation",
                 type=click.Choice(AGGREGATIONS),
                 default=NetworkOptions.local_aggregation,
                 show_default=True,
-                help="How scores become one answer: largest, mean, linear.",
+                help="How scores become one answer: largest, mean, linear, gated mean.",
             ),
             click.option(
                 "--feature-aggregation",
-                type=click.Choice(AGGREGATIONS),
+                type=click.Choice(FEATURE_AGGREGATIONS),
                 default=NetworkOptions.feature_aggregation,
                 show_default=True,
                 help="How features are joined: largest, sum, side by side.",
@@ -142,6 +153,27 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     help="What exit thresholds are chosen for, on validation samples: accuracy (then least "
     "traffic), bytes=18 (payload per camera and frame, at most), accuracy>=0.98.",
 )
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=_DEFAULTS.patience,
+    show_default=True,
+    help="End when so many epochs of the second half brought nothing better; 0: never.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train; auto: on a GPU where there is one.",
+)
+@click.option(
+    "--resume",
+    is_eager=True,
+    callback=resumed,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Go on with the run in this folder, with the options that it was begun with.",
+)
 @click.option("--name", help="Name of the bundle; by default the data set's.")
 @click.option("--version", type=click.IntRange(1, 2**53), default=1, show_default=True)
 @click.option(
@@ -151,7 +183,9 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Where a folder for this run's options, metrics and curves is made.",
 )
+@click.pass_context
 def train(
+    ctx: click.Context,
     *,
     data: str,
     split: str | None,
@@ -163,11 +197,15 @@ def train(
     name: str | None,
     version: int,
     run_dir: Path,
+    resume: Path | None,
+    device: str,
     **options: Any,
 ) -> None:
     """Train a network on a data set and write it as a bundle, ready for `ddnn publish`.
 
-    The test split is touched once, at the end, with the exported sections.
+    The test split is touched once, at the end, with the exported sections. A run that was killed
+    goes on with --resume. Under torchrun (torchrun --nproc-per-node 2 -m ddnn train ...) all
+    processes train one network, and the first one writes it.
     """
     _refuse_to_overwrite(out)
     chosen = dict(AUGMENTATIONS[augmentation])
@@ -177,15 +215,20 @@ def train(
             chosen[key] = value
     training = TrainOptions(**chosen)
     shape = {"device_filters": filters, **options}
-    console = Console(stderr=True)
+    alone = "TORCHELASTIC_RUN_ID" not in os.environ
+    start = Start(resume, device, command_line(ctx), alone or os.environ.get("RANK") == "0")
+    console = Console(stderr=True, quiet=not start.first)
     try:
         wanted = Goal.parse(goal)
-        bundle, run = _run(
-            console, data, split, topology, shape, training, wanted, name, version, run_dir
+        made = _run(
+            console, data, split, topology, shape, training, wanted, name, version, run_dir, start
         )
     except KeyboardInterrupt:
         console.print(f"interrupted: no bundle was written to {out}")
         sys.exit(130)
+    if made is None:
+        return
+    bundle, run = made
     write_folder(out, bundle)
     console.print(f"bundle {bundle.bundle_id[:12]} in {out}; metrics and curves in {run}")
     if bundle.manifest.calibration and bundle.manifest.calibration.goal != str(wanted):
@@ -203,12 +246,16 @@ def _run(
     name: str | None,
     version: int,
     run_dir: Path,
-) -> tuple[Bundle, Path]:
+    start: Start,
+) -> tuple[Bundle, Path] | None:
+    """The bundle and its run folder; None in a process that only helps the first one."""
     import torch  # seconds to import; `--help` and mistaken options need none of it
 
+    from training import ranks
+    from training.checkpoint import Checkpoint, fingerprint
     from training.datasets.load import load
     from training.export import Label, export
-    from training.run_folder import RunFolder
+    from training.run_folder import CHECKPOINT, RunFolder, new_run_folder
     from training.train import EpochResult
     from training.train import train as train_network
 
@@ -229,9 +276,21 @@ def _run(
     # Sums in another order are other sums: one thread, so that a seed gives one result.
     torch.set_num_threads(1)
     title = name or (f"{samples.name}-{split}" if split else samples.name)
-    run = RunFolder(run_dir, title)
     facts = {"data": samples.name, "split": split, **describe(network_options, training)}
-    run.write("options.json", facts)
+    folder = start.resume
+    if folder is None and start.first:
+        folder = new_run_folder(run_dir, title)
+    checkpoint = None
+    if folder is not None:
+        checkpoint = Checkpoint(
+            folder / CHECKPOINT, fingerprint(samples, network_options, training)
+        )
+        if start.resume and checkpoint.load() is None:
+            console.print(f"{folder} has no checkpoint yet: its training starts from the beginning")
+    run = RunFolder(folder) if folder is not None and start.first else None
+    if run is not None:
+        run.write("options.json", facts)
+        run.write(COMMAND, start.command)
     console.print(
         f"{samples.name}: {len(samples.train)} training and {len(samples.test)} test samples of "
         f"{samples.cameras} cameras, classes {', '.join(samples.classes)}"
@@ -246,15 +305,26 @@ def _run(
         task = progress.add_task("", total=training.epochs)
 
         def report(result: EpochResult) -> None:
-            run.on_epoch(result)
+            if run is not None:
+                run.on_epoch(result)
             exits = "  ".join(f"{name} {value:.1%}" for name, value in result.exits.items())
             text = f"loss {result.loss:.3f}  validation: {exits}"
             progress.update(task, advance=1, description=text)
 
+        where = ranks.device_of(start.device)
         try:
-            network, validation = train_network(samples, network_options, training, report)
+            with ranks.together(where):
+                network, validation = train_network(
+                    samples, network_options, training, report, checkpoint=checkpoint, device=where
+                )
+        except KeyboardInterrupt:
+            console.print(f"to go on: ddnn train --resume {folder}")
+            raise
         finally:
-            run.draw_curves()
+            if run is not None:
+                run.draw_curves()
+    if run is None:
+        return None
     label = Label(title, version, facts)
     try:
         bundle = export(network, samples, validation, label, goal)

@@ -17,13 +17,15 @@ class Cost(NamedTuple):
         binary_weights: -1/+1 weights, one bit each.
         thresholds: of binary channels.
         byte_sums: additions of a pixel or score byte, with either sign.
-        binary_sums: products of -1/+1 with -1/+1 that are summed up.
+        binary_sums: products of -1/+1 with -1/+1, or with a byte weight, that are summed up.
+        byte_weights: weights of a byte each.
     """
 
     binary_weights: int
     thresholds: int
     byte_sums: int
     binary_sums: int
+    byte_weights: int = 0
 
 
 def section_cost(info: SectionInfo, data: bytes) -> Cost:
@@ -37,7 +39,7 @@ def section_cost(info: SectionInfo, data: bytes) -> Cost:
     shapes = {name: tuple(tensor.dims) for name, tensor in constants.items()}
     first = info.inputs[0].shape
     size = first[:2] if info.role.startswith("device") else (0, 0)
-    weights = thresholds = byte_sums = binary_sums = 0
+    weights = thresholds = byte_sums = binary_sums = byte_weights = 0
     for node in graph.node:
         inputs = list(node.input)
         if node.op_type == "Reshape" and inputs[1] in constants:
@@ -50,7 +52,11 @@ def section_cost(info: SectionInfo, data: bytes) -> Cost:
         elif node.op_type in ("Conv", "QLinearConv"):
             kernel = shapes[inputs[1 if node.op_type == "Conv" else 3]]
             sums = int(np.prod(kernel)) * size[0] * size[1]
-            weights, thresholds = weights + int(np.prod(kernel)), thresholds + kernel[0]
+            thresholds += kernel[0]
+            if node.op_type == "QLinearConv" and inputs[3] in constants:
+                byte_weights += int(np.prod(kernel))
+            else:
+                weights += int(np.prod(kernel))
             if node.op_type == "Conv":
                 byte_sums += sums
             else:
@@ -65,7 +71,7 @@ def section_cost(info: SectionInfo, data: bytes) -> Cost:
                 weights, binary_sums = weights + matrix, binary_sums + matrix
         elif node.op_type in ("ReduceSum", "ReduceMax") and info.role.startswith("local"):
             byte_sums += _scores(node, graph, first)
-    return Cost(weights, thresholds, byte_sums, binary_sums)
+    return Cost(weights, thresholds, byte_sums, binary_sums, byte_weights)
 
 
 def _scores(node: Any, graph: Any, shape: tuple[int, ...]) -> int:

@@ -13,14 +13,15 @@ Batch norm of an exit becomes a whole multiplier and offset for each class, time
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from training.binary import FC, ConvP, MaskedBatchNorm
-from training.network import SCORE_ZERO, LocalExit
-from training.sections import EXACT, Block, Head
+from training.network import GATE_STEPS, SCORE_ZERO, LocalExit
+from training.sections import EXACT, Block, Head, largest_sum
 
 MAX_SHIFT = 24
 F64 = npt.NDArray[np.float64]
@@ -47,9 +48,9 @@ def threshold_of(
 
 def fold_block(block: ConvP, group: slice, largest_input: int) -> Block:
     """One group of a ConvP block (`slice(None)`: all); inputs within -largest..largest."""
-    signs = _signs(block.conv.latent[group])
+    signs = _numpy(block.conv.weights()[group]).astype(np.int8)
     norm = _norm(block.norm)
-    bound = largest_input * int(np.prod(signs.shape[1:]))
+    bound = largest_input * largest_sum(signs)
     threshold, flip = threshold_of(*(part[group] for part in norm), bound)
     return Block(signs, threshold, flip)
 
@@ -69,45 +70,68 @@ def fold_exits(exits: Sequence[FC]) -> tuple[list[Head], float]:
     return [_head(*part, shift, divide=False) for part in parts], 2.0**-shift
 
 
-def fold_local(
-    exits: Sequence[LocalExit], score_scale: float
-) -> tuple[list[npt.NDArray[np.int64]], list[npt.NDArray[np.int64] | None], float]:
-    """Local exits of all gateways -> (tables or weights, offsets, logit scale).
+class LocalNumbers(TypedDict, total=False):
+    """The whole numbers of a local exit, as `local_section` takes them."""
 
-    MP: nothing to fold but the scale, a table of one entry. AP: (M + 1,) factor by number of
-    members there. CC: (M * K, K) weights and (K,) offsets.
-    """
+    head: Head
+    table: npt.NDArray[np.int64]
+    gate: npt.NDArray[np.int64]
+
+
+def fold_local(exits: Sequence[LocalExit], score_scale: float) -> tuple[list[LocalNumbers], float]:
+    """Local exits of all gateways -> their whole numbers, and the logit scale of them all."""
     kind = exits[0].aggregation
     if kind == "MP":
         # One scale in the manifest for all gateways: their factors become whole multipliers.
-        factors = np.array([float(e.log_factor.exp()) for e in exits])
-        tables = [
-            np.array([1]) if len(exits) == 1 else np.array([round(1024 * f)]) for f in factors
-        ]
-        scale = float(factors[0]) if len(exits) == 1 else 1 / 1024
-        return tables, [None] * len(exits), score_scale * scale
-    if kind == "AP":
-        rates = []
-        for exit_ in exits:
-            factor = _numpy(exit_.factors())
-            rates.append(factor / np.maximum(np.arange(len(factor)), 1))
-        largest = max(float((r * np.arange(len(r))).max()) for r in rates) * SCORE_ZERO
-        shift = _shift_below(largest, sum(len(r) for r in rates) * SCORE_ZERO)
-        return (
-            [np.round(r * 2.0**shift).astype(np.int64) for r in rates],
-            [None] * len(exits),
-            score_scale * 2.0**-shift,
-        )
+        factors = [float(e.log_factor.exp()) for e in exits]
+        if len(exits) == 1:
+            return [{"table": np.array([1])}], score_scale * factors[0]
+        return [{"table": np.array([round(1024 * f)])} for f in factors], score_scale / 1024
+    if kind == "CC":
+        return _fold_linear(exits, score_scale)
+    rates = []
+    for exit_ in exits:
+        factor = _numpy(exit_.factors())
+        rates.append(factor / np.maximum(np.arange(len(factor)), 1))
+    steps = GATE_STEPS if kind == "GA" else 1
+    most = SCORE_ZERO * steps
+    largest = max(float((r * np.arange(len(r))).max()) for r in rates) * most
+    shift = _shift_below(largest, sum(len(r) for r in rates) * most)
+    numbers: list[LocalNumbers] = [
+        {"table": np.round(r * 2.0**shift).astype(np.int64)} for r in rates
+    ]
+    if kind == "GA":
+        for number, exit_ in zip(numbers, exits, strict=True):
+            number["gate"] = _gate_table(exit_, score_scale)
+    return numbers, score_scale * 2.0**-shift / steps
+
+
+def _fold_linear(
+    exits: Sequence[LocalExit], score_scale: float
+) -> tuple[list[LocalNumbers], float]:
     weights = [_numpy(e.weight).T for e in exits]
     offsets = [_numpy(e.bias) / score_scale for e in exits]
     pairs = list(zip(weights, offsets, strict=True))
     largest = max(float((np.abs(w).sum(0) * SCORE_ZERO + np.abs(b)).max()) for w, b in pairs)
     shift = _shift_below(largest, max(len(w) for w in weights) * SCORE_ZERO)
-    return (
-        [np.round(w * 2.0**shift).astype(np.int64) for w in weights],
-        [np.round(b * 2.0**shift).astype(np.int64) for b in offsets],
-        score_scale * 2.0**-shift,
-    )
+    one = np.ones(1, np.int64)
+    return [
+        {
+            "head": Head(
+                np.round(w * 2.0**shift).astype(np.int64),
+                one,
+                np.round(b * 2.0**shift).astype(np.int64),
+            )
+        }
+        for w, b in pairs
+    ], score_scale * 2.0**-shift
+
+
+def _gate_table(exit_: LocalExit, score_scale: float) -> npt.NDArray[np.int64]:
+    """(256,) whole gates by how many score steps lie between a member's largest and smallest."""
+    slope, offset = _numpy(exit_.gate_slope), _numpy(exit_.gate_offset)
+    gates = 1 / (1 + np.exp(-(slope * np.arange(256) * score_scale + offset)))
+    return np.round(GATE_STEPS * gates).astype(np.int64)
 
 
 def _shift_below(largest: float, rounding: float) -> int:

@@ -144,9 +144,8 @@ def _costs(bundle: Bundle) -> dict[str, Cost]:
 def _section_lines(bundle: Bundle) -> list[str]:
     """A table; sections of a tier that cost the same share a line."""
     costs = _costs(bundle)
-    rows = [
-        ("section", "file bytes", "binary weights", "thresholds", "sums: byte x bit", "bit x bit")
-    ]
+    titles = ("section", "file bytes", "binary weights", "thresholds", "sums: byte x bit")
+    rows = [(*titles, "bit x bit", "byte weights")]
 
     def alike(role: str) -> tuple[str, Cost]:
         return role.partition("/")[0], costs[role]

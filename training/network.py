@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.binary import FC, BinaryConv2d, BinaryLinear, ConvP, pooled_size
-from training.options import Aggregation, NetworkOptions
+from training.options import WEIGHT_LEVELS, Aggregation, LocalAggregation, NetworkOptions
 
 #: A device's score as a byte: this many steps mean 0.
 SCORE_ZERO = 128
@@ -22,6 +22,10 @@ SCORE_ZERO = 128
 #: gradients alone; free, it drifts and deep exits come out 10 to 30 % wrong in some runs
 #: (docs/training.md).
 GAMMA_RANGE = (0.3, 1.0)
+#: GA as training begins: a member's gate is half open where its scores are so far apart.
+GATE_MIDDLE, GATE_SLOPE = 2.0, 1.0
+#: A gate of the local exit as a whole number is 0 to this.
+GATE_STEPS = 63
 
 
 class Answers(NamedTuple):
@@ -79,8 +83,8 @@ class DeviceBank(nn.Module):
         for block in self.blocks:
             x = block(x, there)
         groups = there.shape[1]
-        scores = self.exit(x.reshape(x.shape[0], groups, -1), there)
-        return scores.reshape(n, d, -1), x.reshape(n, d, *self.feature_shape)
+        scores = self.exit(x.flatten(1).unflatten(1, (groups, -1)), there)
+        return scores.reshape(n, d, self.options.classes), x.reshape(n, d, *self.feature_shape)
 
 
 class LocalExit(nn.Module):
@@ -88,24 +92,34 @@ class LocalExit(nn.Module):
 
     MP: the largest score of each class. AP: their mean, times a factor learned for each number
     of members present (it changes no label, but says how far six agreeing cameras may be trusted
-    more than one). CC: a linear map; a masked member adds nothing.
+    more than one). CC: a linear map; a masked member adds nothing. GA: as AP, but the scores of a
+    member weigh as much as its gate says, a learned sigmoid of how far its largest score is above
+    its smallest: a camera that cannot tell what it sees does not water down those that can.
     """
 
-    def __init__(self, members: int, classes: int, aggregation: Aggregation) -> None:
+    def __init__(self, members: int, classes: int, aggregation: LocalAggregation) -> None:
         super().__init__()
         self.aggregation = aggregation
-        if aggregation == "AP":
+        if aggregation in ("AP", "GA"):
             self.log_factor = nn.Parameter(0.5 * torch.arange(1, members + 1).log())
+        if aggregation == "GA":
+            self.gate_slope = nn.Parameter(torch.tensor(GATE_SLOPE))
+            self.gate_offset = nn.Parameter(torch.tensor(-GATE_SLOPE * GATE_MIDDLE))
         elif aggregation == "CC":
             weight = torch.eye(classes).repeat(1, members) / members
             self.weight = nn.Parameter(weight)
             self.bias = nn.Parameter(torch.zeros(classes))
-        else:
+        elif aggregation == "MP":
             self.log_factor = nn.Parameter(torch.zeros(()))
 
     def factors(self) -> Tensor:
-        """AP: factor by number of members present, (M + 1,), the first one 0."""
+        """AP, GA: factor by number of members present, (M + 1,), the first one 0."""
         return torch.cat([self.log_factor.new_zeros(1), self.log_factor.exp()])
+
+    def gates(self, spread: Tensor) -> Tensor:
+        """GA: weights 0..1 of members whose scores are so far apart; in eval mode whole steps."""
+        gates = torch.sigmoid(self.gate_slope * spread + self.gate_offset)
+        return gates if self.training else torch.round(GATE_STEPS * gates) / GATE_STEPS
 
     def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
         """scores (N, M, K), mask (N, M) bool -> logits (N, K)."""
@@ -113,7 +127,10 @@ class LocalExit(nn.Module):
             lowest = -SCORE_ZERO * torch.ones_like(scores)
             return torch.where(mask[..., None], scores, lowest).amax(1) * self.log_factor.exp()
         kept = torch.where(mask[..., None], scores, torch.zeros_like(scores))
-        if self.aggregation == "AP":
+        if self.aggregation == "GA":
+            spread = kept.amax(2, keepdim=True) - kept.amin(2, keepdim=True)
+            kept = kept * self.gates(spread)
+        if self.aggregation in ("AP", "GA"):
             count = mask.sum(1)
             mean = kept.sum(1) / count.clamp(min=1)[:, None]
             return mean * self.factors()[count][:, None]
@@ -144,12 +161,15 @@ class Fusion(nn.Module):
         filters: tuple[int, ...],
         classes: int,
         aggregation: Aggregation,
+        levels: int = 1,
     ) -> None:
         super().__init__()
         self.aggregation: Aggregation = aggregation
         features, height, width = shape
         sizes = (features * members if aggregation == "CC" else features, *filters)
-        self.blocks = nn.ModuleList(ConvP(inputs, outputs) for inputs, outputs in pairwise(sizes))
+        self.blocks = nn.ModuleList(
+            ConvP(inputs, outputs, levels=levels) for inputs, outputs in pairwise(sizes)
+        )
         for _ in filters:
             height, width = pooled_size(height), pooled_size(width)
         self.feature_shape = (sizes[-1], height, width)
@@ -183,8 +203,9 @@ class Network(nn.Module):
             for m in (members if options.local_exit else [])
         )
         joined = options.feature_aggregation
+        levels = WEIGHT_LEVELS[options.upper_weights]
         self.edges = nn.ModuleList(
-            Fusion(len(edge), shape, options.edge_filters, options.classes, joined)
+            Fusion(len(edge), shape, options.edge_filters, options.classes, joined, levels)
             for edge in options.edges
         )
         if self.edges:
@@ -192,7 +213,9 @@ class Network(nn.Module):
         self.cloud: Fusion | None = None
         if options.cloud_filters:
             below = len(options.edges) or options.cameras
-            self.cloud = Fusion(below, shape, options.cloud_filters, options.classes, joined)
+            self.cloud = Fusion(
+                below, shape, options.cloud_filters, options.classes, joined, levels
+            )
         self.register_buffer("score_scale", torch.tensor(1 / 16))
 
     def forward(self, images: Tensor, mask: Tensor, present: Tensor | None = None) -> Answers:
@@ -242,15 +265,18 @@ class Network(nn.Module):
         self.score_scale.copy_((largest / 127).float())
 
     @torch.no_grad()
-    def keep_trainable(self) -> None:
+    def keep_trainable(self, hold_gamma: bool = True) -> None:
         """After a step of the optimizer: bring back what has left the range with a gradient.
 
         Latent weights stay within -1..1. The gamma of a block's batch norm stays within
         GAMMA_RANGE: below, a block's bits are all decided by beta and its channel is dead; above,
         most sums lie outside -1..1, where the sign passes no gradient back.
+
+        Args:
+            hold_gamma: False leaves gamma alone, to see what that costs.
         """
         for module in self.modules():
             if isinstance(module, BinaryConv2d | BinaryLinear):
                 module.latent.clamp_(-1, 1)
-            elif isinstance(module, ConvP):
+            elif isinstance(module, ConvP) and hold_gamma:
                 module.norm.gamma.clamp_(*GAMMA_RANGE)

@@ -9,7 +9,15 @@ from ddnn.bundle import Topology
 from ddnn.errors import ConfigError
 
 Aggregation = Literal["MP", "AP", "CC"]
-AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+#: GA, gated average, is for scores: features are bits, without a degree of confidence.
+LocalAggregation = Literal["MP", "AP", "CC", "GA"]
+FEATURE_AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+AGGREGATIONS: tuple[str, ...] = get_args(LocalAggregation)
+UpperWeights = Literal["binary", "int8"]
+#: Weights of an edge's or the cloud's blocks are whole numbers from minus this to this. Doubled,
+#: as a section holds them, int8 ones fit into a byte, and two products with an activation of at
+#: most 129 into 16 bits, where onnxruntime's sums of bytes saturate on older x86.
+WEIGHT_LEVELS: dict[str, int] = {"binary": 1, "int8": 63}
 #: Names of `topology`; each for any number of cameras.
 TOPOLOGIES = ("devices-edge-cloud", "devices-edges-cloud", "devices-edge", "devices-cloud")
 
@@ -45,8 +53,10 @@ class NetworkOptions:
         edge_filters: the same of an edge section.
         cloud_filters: the same of the cloud section; () for no cloud.
         local_exit: whether gateways have a local exit.
+        upper_weights: of the blocks of edge and cloud sections.
         shared: one set of device weights for all cameras.
-        local_aggregation: how scores become one answer: MP (largest), AP (mean), CC (linear).
+        local_aggregation: how scores become one answer: MP (largest), AP (mean), CC (linear),
+            GA (mean, each camera weighed by how sure it is).
         feature_aggregation: how features are joined: MP (or), AP (sum), CC (side by side).
 
     Raises:
@@ -64,8 +74,9 @@ class NetworkOptions:
     cloud_filters: tuple[int, ...] = (64, 64)
     local_exit: bool = True
     shared: bool = False
-    local_aggregation: Aggregation = "AP"
+    local_aggregation: LocalAggregation = "AP"
     feature_aggregation: Aggregation = "CC"
+    upper_weights: UpperWeights = "binary"
 
     def __post_init__(self) -> None:
         for name, low, high in (("cameras", 1, 32), ("classes", 2, 256), ("channels", 1, 4)):
@@ -86,9 +97,15 @@ class NetworkOptions:
             raise ConfigError("a network needs one exit or more")
         if len(self.edges) > 1 and not self.cloud_filters:
             raise ConfigError("several edges need a cloud that joins them")
-        for name in ("local_aggregation", "feature_aggregation"):
-            if getattr(self, name) not in AGGREGATIONS:
-                raise ConfigError(f"{name} must be one of {', '.join(AGGREGATIONS)}")
+        for name, known in (
+            ("local_aggregation", AGGREGATIONS),
+            ("feature_aggregation", FEATURE_AGGREGATIONS),
+            ("upper_weights", tuple(WEIGHT_LEVELS)),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}")
+        if self.upper_weights == "int8" and self.feature_aggregation == "AP":
+            raise ConfigError("upper_weights int8 needs features joined by CC or MP, not AP")
 
     @property
     def gateways(self) -> tuple[tuple[int, ...], ...]:
@@ -106,7 +123,7 @@ class TrainOptions:
 
     Attributes:
         epochs: passes over the fitting part.
-        batch: samples in a step.
+        batch: samples in a step, of all processes together.
         learning_rate: of Adam at the start; falls to 0 along a cosine.
         camera_dropout: chance of each camera to be left out of a sample's aggregation.
         device_loss: weight of each camera's own answer on the views that see the object.
@@ -116,6 +133,9 @@ class TrainOptions:
         colour: strength of a change of each colour channel on its own, as a share.
         recolour: chance of a sample to have its colour channels mixed up.
         flip: mirror all views of a sample together, at random.
+        hold_gamma: keep the gamma of a block's batch norm where the sign has a gradient.
+        patience: end when so many epochs brought no better network; 0: never. The first half of
+            the epochs always runs.
         validation_share: part of the training split that chooses model and thresholds.
         seed: of everything random.
     """
@@ -133,12 +153,16 @@ class TrainOptions:
     colour: float = 0.0
     recolour: float = 0.0
     flip: bool = False
+    hold_gamma: bool = True
+    patience: int = 0
     validation_share: float = 0.15
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
             raise ConfigError("training needs 1 epoch or more, of batches of 2 samples or more")
+        if self.patience < 0:
+            raise ConfigError(f"patience must be 0 epochs or more, is {self.patience}")
         if not 0 <= self.camera_dropout < 1:
             raise ConfigError(f"camera dropout must be 0 to below 1, is {self.camera_dropout}")
 

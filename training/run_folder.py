@@ -1,4 +1,4 @@
-"""What a training run leaves behind beside its bundle: options, metrics, curves."""
+"""What a training run leaves behind beside its bundle: options, metrics, curves, checkpoint."""
 
 from __future__ import annotations
 
@@ -10,28 +10,41 @@ from pathlib import Path
 from ddnn.errors import DdnnError
 from training.train import EpochResult
 
+CHECKPOINT = "checkpoint.pt"
 
-class RunFolder:
-    """A folder `<name>-<time>` of its own: options.json, metrics.jsonl, curves.png.
+
+def new_run_folder(parent: Path, name: str) -> Path:
+    """Make the folder `<name>-<time>` in `parent`.
 
     Raises:
         DdnnError: it cannot be made.
     """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+    stamp = f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in range(1, 100):
+        path = Path(parent) / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise DdnnError(f"cannot make the run folder {path}: {error}") from error
+    raise DdnnError(f"too many runs at {stamp}")
 
-    def __init__(self, parent: Path, name: str) -> None:
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
-        stamp = f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+class RunFolder:
+    """A run's folder: options.json, command.json, metrics.jsonl, curves.png, checkpoint.pt.
+
+    Args:
+        path: an existing folder; metrics of an earlier start are dropped, since a training that
+            goes on reports its earlier epochs again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._history: list[EpochResult] = []
-        for number in range(1, 100):
-            self.path = Path(parent) / (stamp if number == 1 else f"{stamp}-{number}")
-            try:
-                self.path.mkdir(parents=True)
-                return
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise DdnnError(f"cannot make the run folder {self.path}: {error}") from error
-        raise DdnnError(f"too many runs at {stamp}")
+        (path / "metrics.jsonl").unlink(missing_ok=True)
 
     def write(self, name: str, value: object) -> None:
         """Write `value` as JSON to a file of that name."""

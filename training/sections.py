@@ -3,10 +3,11 @@
 Every number that decides a bit is a whole number small enough to be exact in float32, so the
 same file gives the same bytes on every machine, thread count and optimisation level.
 
-A binary block is conv 3x3 (pad 1) -> threshold -> max pool 3x3 (stride 2, pad 1) -> +1/-1. With
+A block is conv 3x3 (pad 1) -> threshold -> max pool 3x3 (stride 2, pad 1) -> +1/-1. With
 v the whole-number conv sum and T the channel's threshold, 2v + 1 - 2T is odd: never 0, so that
 clipping it is an exact sign. Thresholding before pooling is the same as after it, since both are
-monotone. What the graphs do beyond that is there to be fast:
+monotone. Weights are -1/+1, or in edges and clouds whole numbers of a byte. What the graphs do
+beyond that is there to be fast:
 
 - The first block of a device section, on few channels, is a float32 Conv with the Clip fused into
   it; every later block, and all of an edge or cloud section, is QLinearConv around 128, where 128
@@ -32,17 +33,21 @@ import numpy.typing as npt
 from training.graph import BOOL, FLOAT, I8, I32, U8, Graph
 
 EXACT = 2**24  #: whole numbers up to this are exact in float32
+#: Of a block beyond devices: doubled it must fit into int8, and twice 129 times that into 16 bits,
+#: in which onnxruntime adds up pairs of byte products on x86 without VNNI.
+MAX_WEIGHT = 63
 #: An AP sum of members' +1/-1 must fit into a byte around 128.
 MAX_MEMBERS = 127
 Aggregation = Literal["MP", "AP", "CC"]
+LocalAggregation = Literal["MP", "AP", "CC", "GA"]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A binary block in whole numbers.
+    """A block in whole numbers.
 
     Attributes:
-        signs: (O, I, 3, 3) int8, +1 or -1.
+        signs: (O, I, 3, 3) int8, +1 or -1 (for `upper_section` whole numbers up to MAX_WEIGHT).
         threshold: (O,) int64; the pooled sum v gives +1 where v >= threshold.
         flip: (O,) bool; channels whose result is then negated (negative batch norm gamma).
     """
@@ -53,7 +58,7 @@ class Block:
 
     def check_exact(self, largest_input: int) -> None:
         """Raise ValueError where inputs within -largest..largest might not give exact sums."""
-        weighted = 2 * largest_input * int(np.prod(self.signs.shape[1:]))
+        weighted = 2 * largest_input * largest_sum(self.signs)
         _check_exact("a block's sums", weighted + 1 + 2 * int(np.abs(self.threshold).max()))
 
 
@@ -82,6 +87,11 @@ class Head:
         _check_exact(
             f"an exit over {len(self.signs)} features", bound + int(np.abs(self.offset).max())
         )
+
+
+def largest_sum(weights: npt.NDArray[np.int8]) -> int:
+    """The largest sum of weights (O, I, 3, 3) without their signs, of any channel."""
+    return int(np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3)).max())
 
 
 def _check_exact(what: str, largest: int) -> None:
@@ -137,20 +147,23 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
 def local_section(
     members: int,
     classes: int,
-    kind: Aggregation,
+    kind: LocalAggregation,
     head: Head | None = None,
     table: npt.ArrayLike | None = None,
+    gate: npt.ArrayLike | None = None,
 ) -> bytes:
     """The local aggregator: scores u8 (N, M, K), mask u8 (N, M) -> logits i32 (N, K).
 
     A score of 128 stands for 0. Whatever a masked row holds has no influence. With nobody there
-    MP and AP give equal logits (entropy 1), CC its offsets.
+    MP, AP and GA give equal logits (entropy 1), CC its offsets.
 
     Args:
         head: CC only: a linear layer of any whole weights; `signs` (M * K, K) are the weights.
-        table: whole factors. AP: (M + 1,), what the sum over the members there is multiplied
+        table: whole factors. AP, GA: (M + 1,), what the sum over the members there is multiplied
             with, by their number; None: 4096 / number, so that the result is 4096 times their
             mean. MP: (1,), what the largest score is multiplied with; None: 1.
+        gate: GA only: (256,) whole weights >= 0 of a member's scores, by how far its largest is
+            above its smallest.
 
     Raises:
         ValueError: numbers so large that a step would not be exact in float32.
@@ -163,6 +176,16 @@ def local_section(
     centred = g.op("Mul", g.op("Sub", scores, g.constant(128, FLOAT)), rows)
     if kind == "AP":
         y = _mean(g, centred, there, members, table)
+    elif kind == "GA":
+        gates = np.asarray([] if gate is None else gate, np.int64)
+        if gates.shape != (256,) or gates.min() < 0:
+            raise ValueError("GA needs 256 gates, none below 0")
+        spread = g.op(
+            "Sub", g.op("ReduceMax", scores, g.sizes(2)), g.op("ReduceMin", scores, g.sizes(2))
+        )
+        weight = g.op("Gather", g.constant(gates, FLOAT), g.op("Cast", spread, to=I32))
+        weighed = g.op("Mul", centred, weight)
+        y = _mean(g, weighed, there, members, table, 128 * int(gates.max()))
     elif kind == "MP":
         gone = g.op("Sub", rows, g.constant(1, FLOAT))
         low = g.op("Mul", gone, g.constant(128, FLOAT))
@@ -184,13 +207,20 @@ def local_section(
     )
 
 
-def _mean(g: Graph, centred: str, there: str, members: int, table: npt.ArrayLike | None) -> str:
-    """AP of float (N, M, K): the sum over the members there times a factor for their number."""
+def _mean(
+    g: Graph,
+    centred: str,
+    there: str,
+    members: int,
+    table: npt.ArrayLike | None,
+    largest: int = 128,
+) -> str:
+    """Sum of float (N, M, K), each within -largest..largest, times a factor for those there."""
     counts = np.arange(members + 1)
     shares = np.round(4096 / np.maximum(counts, 1)) if table is None else np.asarray(table)
     if shares.shape != counts.shape:
-        raise ValueError(f"AP over {members} members needs {members + 1} factors")
-    _check_exact("the local exit", int((np.abs(shares) * counts).max()) * 128)
+        raise ValueError(f"a mean of {members} members needs {members + 1} factors")
+    _check_exact("the local exit", int((np.abs(shares) * counts).max()) * largest)
     count = g.op("ReduceSum", g.op("Cast", there, to=I32), g.sizes(1), keepdims=1)
     share = g.op("Gather", g.constant(shares, FLOAT), count)
     return g.op("Mul", g.op("ReduceSum", centred, g.sizes(1), keepdims=0), share)
@@ -220,7 +250,8 @@ def upper_section(
     channels, height, width = feature_map
     bits = channels * height * width
     joined = channels * members if kind == "CC" else channels
-    shape = _check_shapes((joined, height, width), blocks, head)
+    largest = 1 if kind == "AP" else MAX_WEIGHT
+    shape = _check_shapes((joined, height, width), blocks, head, largest)
     g = Graph()
     x = _join(g, members, bits, kind)
     x = g.reshape(x, 0, joined, height, width)
@@ -244,9 +275,13 @@ def upper_section(
 
 
 def _check_shapes(
-    shape: tuple[int, int, int], blocks: Sequence[Block], head: Head
+    shape: tuple[int, int, int], blocks: Sequence[Block], head: Head, largest: int = 1
 ) -> tuple[int, int, int]:
-    """(channels, height, width) after the blocks; ValueError where parameters do not fit."""
+    """(channels, height, width) after the blocks; ValueError where parameters do not fit.
+
+    Args:
+        largest: weight that a block may have; with 1 all are +1 or -1.
+    """
     if not blocks:
         raise ValueError("a section needs one block or more")
     channels, height, width = shape
@@ -265,8 +300,10 @@ def _check_shapes(
             f"an exit over {features} features and {classes} classes does not fit "
             f"weights {head.signs.shape} and multipliers {head.multiplier.shape}"
         )
-    if not all((np.abs(part.signs) == 1).all() for part in (*blocks, head)):
+    if not all(_binary(w) for w in (head.signs, *(b.signs for b in blocks if largest == 1))):
         raise ValueError("binary weights must be +1 or -1")
+    if not all((np.abs(block.signs.astype(int)) <= largest).all() for block in blocks):
+        raise ValueError(f"weights of a block must be whole numbers from -{largest} to {largest}")
     head.check_exact()
     return channels, height, width
 
@@ -322,7 +359,10 @@ def _quantised(
         signs = block.signs
         if flip is not None:
             signs = np.where(flip[:, None, None], -signs, signs)
-        weights = g.op("Cast", g.signs(signs), to=I8)
+        if _binary(signs):
+            weights = g.op("Cast", g.signs(signs), to=I8)
+        else:
+            weights = g.constant(2 * signs, I8)
         x = g.op(
             "QLinearConv", x, one, centre, weights, one, g.constant(0, I8),
             one, zero if last else centre, g.constant(1 - 2 * block.threshold, I32),
@@ -332,6 +372,10 @@ def _quantised(
         x = g.op("Clip", _pool(g, x), g.constant(low, U8), g.constant(high, U8))
         flip = block.flip
     return x
+
+
+def _binary(weights: npt.NDArray[np.integer]) -> bool:
+    return bool((np.abs(weights) == 1).all())
 
 
 def _pool(g: Graph, x: str) -> str:

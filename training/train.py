@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.augment import augment, drop_cameras
+from training import ranks
+from training.augment import Draws, augment, drop_cameras
 from training.binary import MaskedBatchNorm
+from training.checkpoint import Checkpoint
 from training.datasets.base import MultiCameraSet, split_validation
 from training.network import Answers, Network
 from training.options import NetworkOptions, TrainOptions
@@ -52,14 +55,13 @@ class EpochResult(NamedTuple):
     score: float
 
 
-def samples_of(data: MultiCameraSet, index: np.ndarray) -> Samples:
+def samples_of(
+    data: MultiCameraSet, index: np.ndarray, device: torch.device | None = None
+) -> Samples:
     """The samples `index` of a data set as tensors."""
-    return Samples(
-        torch.from_numpy(data.images[index]).float(),
-        torch.from_numpy(data.labels[index]),
-        torch.from_numpy(data.seen[index]),
-        torch.from_numpy(data.present[index]),
-    )
+    parts = (data.images[index], data.labels[index], data.seen[index], data.present[index])
+    images, *others = (torch.from_numpy(part).to(device) for part in parts)
+    return Samples(images.float(), *others)
 
 
 def train(
@@ -67,52 +69,144 @@ def train(
     network_options: NetworkOptions,
     options: TrainOptions,
     report: Callable[[EpochResult], None] = lambda _: None,
+    *,
+    checkpoint: Checkpoint | None = None,
+    device: torch.device | None = None,
 ) -> tuple[Network, np.ndarray]:
     """Train on the training split alone.
 
-    Same data, options and machine: same network, bit for bit.
+    Same data, options, machine and number of processes: same network, bit for bit, however often
+    the training was killed and went on from its checkpoint.
 
     Args:
-        report: called after every epoch.
+        report: called after every epoch, also of those that a checkpoint has done.
+        checkpoint: written after every epoch, by the first process; gone on from if there is one.
+        device: where to train; None: the CPU.
 
     Returns:
-        The network with its score scale set, and the indices of the validation samples.
+        The network on the CPU with its score scale set, and the indices of the validation samples.
     """
     fit_index, validation_index = split_validation(
         data, share=options.validation_share, seed=options.seed
     )
-    fit, validation = samples_of(data, fit_index), samples_of(data, validation_index)
+    device = device or torch.device("cpu")
+    fit = samples_of(data, fit_index, device)
+    validation = samples_of(data, validation_index, device)
+    _be_deterministic()
+    training = _Training(network_options, options, device, len(fit))
+    if checkpoint is not None and (state := checkpoint.load()) is not None:
+        training.load_state(state)
+    for result in training.history:
+        report(result)
+    while not training.ended():
+        loss = training.epoch(fit)
+        training.judge(_validate(training.network, validation, len(training.history) + 1, loss))
+        if checkpoint is not None and ranks.rank() == 0:
+            checkpoint.save(training.state())
+        report(training.history[-1])
+    network = training.chosen()
+    set_score_scale(network, fit)
+    return network.cpu(), validation_index
+
+
+class _Training:
+    """A training between two epochs.
+
+    Attributes:
+        network: as the last step left it.
+        history: what each epoch so far did.
+    """
+
+    def __init__(
+        self,
+        network_options: NetworkOptions,
+        options: TrainOptions,
+        device: torch.device,
+        samples: int,
+    ) -> None:
+        torch.manual_seed(options.seed)
+        self._options = options
+        self._random = torch.Generator(device).manual_seed(options.seed)
+        # Drawn on the CPU, so that a seed means the same weights on every device.
+        self.network = Network(network_options).to(device)
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=options.learning_rate)
+        steps = options.epochs * len(list(_batches(samples, options.batch, self._random)))
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
+        self.history: list[EpochResult] = []
+        self._best: dict[str, Tensor] = {}
+        self._best_epoch = 0
+
+    def ended(self) -> bool:
+        """Whether all epochs are done, or `patience` of them brought nothing better."""
+        done, patience = len(self.history), self._options.patience
+        return done >= self._options.epochs or bool(
+            patience and self._best and done - self._best_epoch >= patience
+        )
+
+    def epoch(self, fit: Samples) -> float:
+        """One pass over the fitting samples; the mean loss."""
+        options, network = self._options, self.network
+        network.train()
+        total = torch.zeros((), dtype=torch.float64, device=self._random.device)
+        for index in _batches(len(fit), options.batch, self._random):
+            batch = fit.batch(index[ranks.own()])
+            loss = step_loss(network, batch, options, Draws(self._random, len(index), ranks.own()))
+            self._optimizer.zero_grad()
+            loss.backward()
+            ranks.sum_gradients(network.parameters())
+            self._optimizer.step()
+            network.keep_trainable(options.hold_gamma)
+            self._schedule.step()
+            total += loss.detach().double() * len(index)
+        settle(network, fit, options)
+        return float(ranks.summed(total)) / len(fit)
+
+    def judge(self, result: EpochResult) -> None:
+        """Keep the network if it is the best so far."""
+        best = self.history[self._best_epoch - 1].score if self._best else -1.0
+        self.history.append(result)
+        # While the learning rate is high a good validation result is luck.
+        if result.score >= best and result.epoch > self._options.epochs // 2:
+            self._best = copy.deepcopy(self.network.state_dict())
+            self._best_epoch = result.epoch
+
+    def chosen(self) -> Network:
+        """The best network, in eval mode."""
+        self.network.load_state_dict(self._best)
+        return self.network.eval()
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "random": self._random.get_state(),
+            "torch_random": torch.get_rng_state(),
+            "history": [result._asdict() for result in self.history],
+            "best": self._best,
+            "best_epoch": self._best_epoch,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._random.set_state(state["random"])
+        torch.set_rng_state(state["torch_random"])
+        self.history = [EpochResult(**result) for result in state["history"]]
+        self._best, self._best_epoch = state["best"], state["best_epoch"]
+
+
+def _be_deterministic() -> None:
+    # cuBLAS reads it when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Only hides reads of uninitialised memory, at a tenth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.manual_seed(options.seed)
-    random = torch.Generator().manual_seed(options.seed)
-    network = Network(network_options)
-    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
-    steps = options.epochs * len(list(_batches(len(fit), options.batch, random)))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    best, best_score = network, -1.0
-    for epoch in range(1, options.epochs + 1):
-        network.train()
-        total = 0.0
-        for index in _batches(len(fit), options.batch, random):
-            batch = fit.batch(index)
-            loss = _step_loss(network, batch, options, random)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            network.keep_trainable()
-            schedule.step()
-            total += float(loss.detach()) * len(index)
-        settle(network, fit, options)
-        result = _validate(network, validation, epoch, total / len(fit))
-        report(result)
-        # While the learning rate is high a good validation result is luck.
-        if result.score >= best_score and epoch > options.epochs // 2:
-            best, best_score = copy.deepcopy(network), result.score
-    best.eval()
-    set_score_scale(best, fit)
-    return best, validation_index
+    # Sums of whole numbers are exact in float32, not in TF32.
+    torch.backends.cudnn.allow_tf32 = False
 
 
 @torch.no_grad()
@@ -126,21 +220,26 @@ def settle(network: Network, samples: Samples, options: TrainOptions) -> None:
     """
     norms = [module for module in network.modules() if isinstance(module, MaskedBatchNorm)]
     usual = [norm.momentum for norm in norms]
-    random = torch.Generator().manual_seed(options.seed)
+    random = torch.Generator(samples.labels.device).manual_seed(options.seed)
     network.train()
     for number, index in enumerate(_batches(len(samples), max(options.batch, 64), random)):
         for norm in norms:
             norm.momentum = 1 / (number + 1)  # the plain mean over the batches
-        part = samples.batch(index)
-        mask = drop_cameras(part.present, options.camera_dropout, random)
-        network(part.images, mask, part.present)
+        part = samples.batch(index[ranks.own()])
+        draws = Draws(random, len(index), ranks.own())
+        network(
+            part.images, drop_cameras(part.present, options.camera_dropout, draws), part.present
+        )
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum
     network.eval()
 
 
 def _batches(count: int, size: int, random: torch.Generator | None) -> Iterator[Tensor]:
-    order = torch.arange(count) if random is None else torch.randperm(count, generator=random)
+    if random is None:
+        order = torch.arange(count)
+    else:
+        order = torch.randperm(count, generator=random, device=random.device)
     for begin in range(0, count, size):
         part = order[begin : begin + size]
         # In training, one sample alone has no batch statistics.
@@ -148,11 +247,10 @@ def _batches(count: int, size: int, random: torch.Generator | None) -> Iterator[
             yield part
 
 
-def _step_loss(
-    network: Network, batch: Samples, options: TrainOptions, random: torch.Generator
-) -> Tensor:
-    images = augment(batch.images, batch.present, options, random)
-    mask = drop_cameras(batch.present, options.camera_dropout, random)
+def step_loss(network: Network, batch: Samples, options: TrainOptions, draws: Draws) -> Tensor:
+    """The joint loss of one step's samples, or this process's share of it."""
+    images = augment(batch.images, batch.present, options, draws)
+    mask = drop_cameras(batch.present, options.camera_dropout, draws)
     return joint_loss(network(images, mask, batch.present), batch, mask, network.options, options)
 
 
@@ -186,13 +284,17 @@ def joint_loss(
             apart = functional.kl_div(
                 functional.log_softmax(logits, 1), teacher, reduction="none"
             ).sum(1)
-            loss = loss + options.distillation * (apart * there).sum() / there.sum().clamp(min=1)
+            loss = loss + options.distillation * _mean(apart, there)
     return loss
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, there: Tensor) -> Tensor:
-    each = functional.cross_entropy(logits, labels, reduction="none")
-    return (each * there).sum() / there.sum().clamp(min=1)
+    return _mean(functional.cross_entropy(logits, labels, reduction="none"), there)
+
+
+def _mean(each: Tensor, counted: Tensor) -> Tensor:
+    """Mean (N,) -> () of those counted, by all processes; this one's share of it."""
+    return (each * counted).sum() / ranks.summed(counted.sum()).clamp(min=1)
 
 
 @torch.no_grad()

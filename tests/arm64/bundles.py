@@ -24,12 +24,15 @@ from training.sections import (
 CLASSES = ("car", "bus", "person")
 
 
-def _blocks(rng, channels, filters, *, pixels=False):
+def _blocks(rng, channels, filters, *, pixels=False, levels=1):
     """Thresholds about where the largest of nine sums of random inputs lies."""
     blocks = []
     for number, count in enumerate(filters):
-        signs = rng.choice([-1, 1], (count, channels, 3, 3)).astype(np.int8)
+        shape = (count, channels, 3, 3)
+        signs = rng.choice([-1, 1], shape) if levels == 1 else rng.integers(-levels, levels, shape)
+        signs = signs.astype(np.int8)
         mean, spread = (127.5, 74.0) if pixels and not number else (0.0, 1.0)
+        spread *= signs.std() if levels > 1 else 1
         deviations = rng.uniform(0.7, 2.2, count) * spread * (9 * channels) ** 0.5
         threshold = np.round(mean * signs.sum(axis=(1, 2, 3)) + deviations).astype(np.int64)
         blocks.append(Block(signs, threshold, rng.random(count) < 0.3))
@@ -57,7 +60,9 @@ def _after(shape, filters):
     return shape
 
 
-def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) -> Bundle:
+def random_bundle(
+    seed, image, device, edges, edge, cloud, kind, *, local=True, gated=False, levels=1
+) -> Bundle:
     """A whole bundle.
 
     Args:
@@ -66,6 +71,8 @@ def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) 
         edges: cameras of each edge; () for devices and cloud.
         kind: MP, AP or CC, at every join.
         local: whether there is a local exit.
+        gated: whether that one is GA.
+        levels: weights of edge and cloud blocks are within -levels..levels; 1: -1 or +1.
     """
     rng = np.random.default_rng(seed)
     cameras = max((camera for below in edges for camera in below), default=1) + 1
@@ -85,11 +92,16 @@ def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) 
                 rng.integers(-90, 91, (len(below) * 3, 3)), np.ones(3, int), np.arange(3)
             )
             linear = weights if kind == "CC" else None
-            data[f"local/{number}"] = local_section(len(below), 3, kind, linear)
+            if gated:
+                factors, gate = np.arange(len(below) + 1), rng.integers(0, 64, 256)
+                file = local_section(len(below), 3, "GA", table=factors, gate=gate)
+            else:
+                file = local_section(len(below), 3, kind, linear)
+            data[f"local/{number}"] = file
         if edges:
             joined = features[0] * (len(below) if kind == "CC" else 1)
             head = _head(rng, int(np.prod(_after(features, edge))))
-            blocks = _blocks(rng, joined, edge)
+            blocks = _blocks(rng, joined, edge, levels=levels)
             data[f"edge/{number}"] = upper_section(
                 len(below), features, kind, blocks, head, edge_features=True
             )
@@ -99,7 +111,12 @@ def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) 
         joined = up[0] * (members if kind == "CC" else 1)
         head = _head(rng, int(np.prod(_after(up, cloud))))
         data["cloud"] = upper_section(
-            members, up, kind, _blocks(rng, joined, cloud), head, edge_features=False
+            members,
+            up,
+            kind,
+            _blocks(rng, joined, cloud, levels=levels),
+            head,
+            edge_features=False,
         )
     tiers = [name for name in ("local", "edge", "cloud") if any(r.startswith(name) for r in data)]
     manifest = Manifest(
@@ -129,5 +146,8 @@ def bundles() -> dict[str, Bundle]:
             4, (19, 13, 3), (5,), ((0, 1),), (6,), (), "CC", local=False
         ),
         "devices-cloud": random_bundle(5, (24, 20, 3), (16, 8), (), (), (24,), "CC"),
+        "gated-bytes": random_bundle(
+            7, (32, 32, 3), (4,), six, (16,), (32, 64), "CC", gated=True, levels=63
+        ),
         "large": random_bundle(6, (96, 96, 3), (32, 64, 128, 256), ((0, 1),), (64,), (32,), "CC"),
     }

@@ -58,7 +58,7 @@ def device(images, blocks, head):
     return np.clip(sums // 2**head.shift, 0, 255).astype(np.uint8), pack(x)
 
 
-def local(scores, mask, kind, head=None, table=None):
+def local(scores, mask, kind, head=None, table=None, gate=None):
     """scores (N, M, K), mask (N, M) -> logits (N, K); rows without a member are NaN."""
     out = np.zeros((len(scores), scores.shape[2]), np.int64)
     for sample, (rows, there) in enumerate(zip(scores.astype(np.int64) - 128, mask, strict=True)):
@@ -66,7 +66,9 @@ def local(scores, mask, kind, head=None, table=None):
         count = int((there != 0).sum())
         if kind == "CC":
             out[sample] = rows.reshape(-1) @ head.signs.astype(np.int64) + head.offset
-        elif kind == "AP":
+        elif kind in ("AP", "GA"):
+            if kind == "GA":
+                rows = rows * np.asarray(gate)[rows.max(1) - rows.min(1)][:, None]
             factors = [0 if c == 0 else round(4096 / c) for c in range(len(mask[0]) + 1)]
             out[sample] = rows.sum(0) * (factors if table is None else table)[count]
         elif count:

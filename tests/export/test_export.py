@@ -12,6 +12,7 @@ from ddnn.errors import BundleError  # noqa: E402
 from ddnn.evaluate import evaluate  # noqa: E402
 from ddnn.store import read_folder, write_folder  # noqa: E402
 from training import export as export_module  # noqa: E402
+from training.cost import section_cost  # noqa: E402
 from training.datasets.base import MultiCameraSet  # noqa: E402
 from training.export import Label, build_sections, export  # noqa: E402
 from training.network import Network  # noqa: E402
@@ -77,15 +78,14 @@ def random_network(options, seed=0):
 LABEL = Label("tiny", 1, {"seed": 0})
 
 
-@pytest.mark.parametrize("aggregation", ["MP", "AP", "CC"])
+@pytest.mark.parametrize("aggregation", ["MP", "AP", "CC", "GA"])
 @pytest.mark.parametrize(
     "shape", ["devices-edge-cloud", "devices-edges-cloud", "devices-edge", "devices-cloud"]
 )
 def test_every_shape_is_exported_as_torch_computes_it(shape, aggregation):
     data = tiny_set()
-    options = options_for(
-        data, shape, local_aggregation=aggregation, feature_aggregation=aggregation
-    )
+    features = "CC" if aggregation == "GA" else aggregation
+    options = options_for(data, shape, local_aggregation=aggregation, feature_aggregation=features)
     bundle = export(random_network(options), data, data.train, LABEL)
     assert decode_manifest(bundle.payload) == bundle.manifest
     result = evaluate(bundle, data.images, data.present)
@@ -102,6 +102,23 @@ def test_any_image_and_number_of_blocks(image, filters, shared):
     bundle = export(random_network(options), data, data.train, LABEL)
     if shared:
         assert bundle.sections["device/0"] == bundle.sections["device/1"]
+
+
+@pytest.mark.parametrize("aggregation", ["MP", "CC"])
+def test_byte_weights_of_edge_and_cloud_are_exported_as_torch_computes_them(aggregation):
+    data = tiny_set()
+    options = options_for(
+        data, upper_weights="int8", feature_aggregation=aggregation, edge_filters=(3, 5)
+    )
+    network = random_network(options)
+    bundle = export(network, data, data.train, LABEL)
+    costs = {i.role: section_cost(i, bundle.sections[i.role]) for i in bundle.manifest.sections}
+    assert costs["device/0"].byte_weights == 0
+    joined = 2 * (3 if aggregation == "CC" else 1)
+    assert costs["edge/0"].byte_weights == 9 * (joined * 3 + 3 * 5)
+    assert costs["cloud"].byte_weights == 9 * 5 * 4
+    trained, validation = train(data, options, TrainOptions(epochs=1, batch=8))
+    assert export(trained, data, validation, LABEL)
 
 
 def test_local_exit_alone_makes_a_bundle():

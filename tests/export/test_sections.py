@@ -241,6 +241,46 @@ def test_upper_threshold_that_is_hit_exactly_and_sums_that_saturate():
     np.testing.assert_array_equal(got["logits"], logits)
 
 
+@pytest.mark.parametrize("level", [-63, 63, None])
+@pytest.mark.parametrize("kind", ["MP", "CC"])
+def test_byte_weights_are_exact_up_to_the_largest(kind, level):
+    # Of one sign and the largest size: what pairs of products in 16 bits can just hold.
+    rng = np.random.default_rng(2)
+    shape, members = (16, 6, 6), 4
+    features = rng.integers(0, 256, (24, members, 72), np.uint8)
+    features[0], features[1] = 255, 0
+    mask = rng.integers(0, 2, (24, members), np.uint8)
+    mask[:2] = 1
+    channels = 64 if kind == "CC" else 16
+    signs = rng.integers(-63, 64, (6, channels, 3, 3)).astype(np.int8)
+    if level is not None:
+        signs[:] = level
+    blocks = [
+        Block(signs, rng.integers(-9000, 9000, 6), rng.random(6) < 0.5),
+        Block(rng.integers(-63, 64, (5, 6, 3, 3)).astype(np.int8), np.arange(5), np.ones(5) > 0),
+    ]
+    head = random_head(rng, 20, 3)
+    data = upper_section(members, shape, kind, blocks, head, edge_features=True)
+    got = run_everywhere(data, features=features, mask=mask)
+    logits, packed = reference.upper(features, mask, shape, kind, blocks, head)
+    np.testing.assert_array_equal(got["edge_features"], packed)
+    np.testing.assert_array_equal(got["logits"], logits)
+
+
+def test_weights_that_a_section_cannot_hold_are_refused():
+    rng = np.random.default_rng(0)
+    block = random_block(rng, 2, 4, 9)
+    wide = Block(np.full((4, 2, 3, 3), 64, np.int8), block.threshold, block.flip)
+    zero = Block(np.zeros((4, 2, 3, 3), np.int8), block.threshold, block.flip)
+    head = random_head(rng, 4 * 9, 3)
+    upper_section(1, (2, 6, 6), "MP", [zero], head, edge_features=False)
+    for kind, bad in (("MP", wide), ("AP", zero)):
+        with pytest.raises(ValueError, match="weights"):
+            upper_section(1, (2, 6, 6), kind, [bad], head, edge_features=False)
+    with pytest.raises(ValueError, match="binary"):
+        device_section((6, 6, 2), [zero], head)
+
+
 def test_parameters_that_would_not_be_exact_are_refused():
     rng = np.random.default_rng(0)
     block = random_block(rng, 3, 4, 100)
@@ -256,6 +296,11 @@ def test_parameters_that_would_not_be_exact_are_refused():
         local_section(2, 3, "AP", table=[0, 1])
     with pytest.raises(ValueError, match="weights"):
         local_section(2, 3, "CC")
+    with pytest.raises(ValueError, match="exact"):
+        local_section(2, 3, "GA", table=[0, 2, 1], gate=np.full(256, EXACT // 256))
+    for gate in (None, np.ones(255), np.arange(256) - 1):
+        with pytest.raises(ValueError, match="gates"):
+            local_section(2, 3, "GA", table=[0, 2, 1], gate=gate)
 
 
 def test_device_section_file_is_small_and_always_the_same():

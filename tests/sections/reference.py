@@ -90,7 +90,7 @@ def upper(features, mask, shape, kind, blocks, exit_):
     return head(x, exit_), pack(x)
 
 
-def local(scores, mask, kind, *, weights=None, offset=None, table=None):
+def local(scores, mask, kind, *, weights=None, offset=None, table=None, gate=None):
     """Scores (N, M, K) uint8, mask (N, M) -> logits (N, K); one sample and class at a time."""
     n, members, classes = scores.shape
     logits = np.zeros((n, classes), np.int64)
@@ -101,7 +101,10 @@ def local(scores, mask, kind, *, weights=None, offset=None, table=None):
             if kind == "MP":
                 factor = 1 if table is None else int(table[0])
                 logits[s, c] = max(values, default=-128) * factor
-            elif kind == "AP":
+            elif kind in ("AP", "GA"):
+                if kind == "GA":
+                    spread = [int(scores[s, m].max()) - int(scores[s, m].min()) for m in present]
+                    values = [v * int(gate[d]) for v, d in zip(values, spread, strict=True)]
                 factor = (
                     round(4096 / max(1, len(present))) if table is None else table[len(present)]
                 )

@@ -25,6 +25,7 @@ LEVELS = (
     LEVEL.ORT_ENABLE_ALL,
 )
 KINDS = ("MP", "AP", "CC")
+LOCAL_KINDS = (*KINDS, "GA")
 few = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
@@ -148,7 +149,9 @@ def test_upper_section_of_any_shape_equals_whole_number_arithmetic(shapes, kind,
 
 
 @few
-@given(st.integers(1, 32), st.integers(1, 5), st.sampled_from(KINDS), st.integers(0, 2**32 - 1))
+@given(
+    st.integers(1, 32), st.integers(1, 5), st.sampled_from(LOCAL_KINDS), st.integers(0, 2**32 - 1)
+)
 def test_local_section_equals_whole_number_arithmetic(members, classes, kind, seed):
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, 256, (6, members, classes), np.uint8)
@@ -160,21 +163,25 @@ def test_local_section_equals_whole_number_arithmetic(members, classes, kind, se
         weights = rng.integers(-300, 301, (members * classes, classes))
         more = {"weights": weights, "offset": rng.integers(-999, 1000, classes)}
         head = Head(weights, np.ones(classes, np.int64), more["offset"])
+    elif kind == "GA":
+        more = {"table": rng.integers(1, 60, members + 1), "gate": rng.integers(0, 64, 256)}
     elif rng.random() < 0.5:
         more = {"table": rng.integers(1, 900, members + 1 if kind == "AP" else 1)}
-    data = local_section(members, classes, kind, head, more.get("table"))
+    data = local_section(members, classes, kind, head, more.get("table"), more.get("gate"))
     got = run_every_way(data, {"scores": scores, "mask": mask})
     np.testing.assert_array_equal(got["logits"], reference.local(scores, mask, kind, **more))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tier", ["local", "upper"])
+@pytest.mark.parametrize(
+    ("kind", "tier"), [*((k, "upper") for k in KINDS), *((k, "local") for k in LOCAL_KINDS)]
+)
 def test_whatever_a_missing_member_holds_changes_nothing(kind, tier):
     rng = np.random.default_rng(5)
     mask = rng.integers(0, 2, (64, 4), np.uint8)
     if tier == "local":
         head = Head(rng.integers(-9, 10, (12, 3)), np.ones(3, np.int64), np.arange(3))
-        data = local_section(4, 3, kind, head if kind == "CC" else None)
+        gate, table = (np.arange(256) // 4, np.arange(5)) if kind == "GA" else (None, None)
+        data = local_section(4, 3, kind, head if kind == "CC" else None, table, gate)
         name, rows = "scores", rng.integers(0, 256, (64, 4, 3), np.uint8)
     else:
         shape = (3, 5, 7)

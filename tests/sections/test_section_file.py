@@ -260,6 +260,7 @@ def test_allowed_operators_are_those_that_the_builder_uses():
     head = Head(np.ones((12, 3), np.int8), np.ones(3, int), np.zeros(3, int), 1)
     files = [*BUNDLE.sections.values()]
     files += [local_section(2, 3, kind) for kind in ("MP", "AP")]
+    files.append(local_section(2, 3, "GA", table=[0, 2, 1], gate=np.arange(256)))
     files += [
         upper_section(2, (3, 3, 3), kind, [block], head, edge_features=True)
         for kind in ("MP", "AP")

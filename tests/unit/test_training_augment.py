@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.augment import augment, drop_cameras  # noqa: E402
+from training.augment import Draws, augment, drop_cameras  # noqa: E402
 from training.options import TrainOptions  # noqa: E402
 
 STILL = {"shift_px": 0, "brightness": 0.0, "contrast": 0.0, "noise": 0.0}
@@ -14,6 +14,10 @@ def random(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def draws(images):
+    return Draws(random(), len(images))
+
+
 def pictures(n=16, d=3):
     return torch.randint(0, 256, (n, d, 6, 8, 3), generator=random()).float()
 
@@ -21,7 +25,7 @@ def pictures(n=16, d=3):
 def test_values_stay_whole_bytes_and_blank_views_stay_blank():
     present = torch.rand(16, 3, generator=random()) < 0.5
     images = pictures() * present[:, :, None, None, None]
-    out = augment(images, present, TrainOptions(), random())
+    out = augment(images, present, TrainOptions(), draws(images))
     assert torch.equal(out, out.round())
     assert 0 <= out.min() <= out.max() <= 255
     assert not out[~present].any()
@@ -29,12 +33,12 @@ def test_values_stay_whole_bytes_and_blank_views_stay_blank():
 
 def test_no_augmentation_changes_nothing():
     images, present = pictures(), torch.ones(16, 3, dtype=torch.bool)
-    assert torch.equal(augment(images, present, TrainOptions(**STILL), random()), images)
+    assert torch.equal(augment(images, present, TrainOptions(**STILL), draws(images)), images)
 
 
 def test_mirror_turns_all_views_of_a_sample_or_none():
     images, present = pictures(), torch.ones(16, 3, dtype=torch.bool)
-    out = augment(images, present, TrainOptions(**STILL, flip=True), random())
+    out = augment(images, present, TrainOptions(**STILL, flip=True), draws(images))
     turned = (out == images.flip(3)).flatten(2).all(2)
     same = (out == images).flatten(2).all(2)
     assert ((turned.all(1)) | (same.all(1))).all()
@@ -46,7 +50,7 @@ def test_shift_repeats_the_edge():
     images = torch.zeros(64, 1, 5, 5, 1)
     images[:, :, :, 0] = 255
     present = torch.ones(64, 1, dtype=torch.bool)
-    out = augment(images, present, TrainOptions(**(STILL | {"shift_px": 2})), random())
+    out = augment(images, present, TrainOptions(**(STILL | {"shift_px": 2})), draws(images))
     widths = out[:, 0, 2, :, 0].eq(255).sum(1)
     assert set(widths.tolist()) <= {0, 1, 2, 3}
     assert widths.max() == 3
@@ -55,7 +59,7 @@ def test_shift_repeats_the_edge():
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.99])
 def test_dropout_only_takes_away_and_never_everything(chance):
     present = torch.rand(500, 4, generator=random()) < 0.5
-    kept = drop_cameras(present, chance, random(1))
+    kept = drop_cameras(present, chance, Draws(random(1), 500))
     assert not (kept & ~present).any()
     assert torch.equal(kept.any(1), present.any(1))
     if chance == 0:

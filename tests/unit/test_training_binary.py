@@ -1,10 +1,22 @@
 """Binary layers: values, gradients, statistics."""
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.binary import FC, BinaryConv2d, ConvP, MaskedBatchNorm, pooled_size, ste_sign  # noqa: E402
+from training.binary import (  # noqa: E402
+    FC,
+    BinaryConv2d,
+    BinaryLinear,
+    ConvP,
+    MaskedBatchNorm,
+    pooled_size,
+    ste_sign,
+)
+from training.network import GAMMA_RANGE, Network  # noqa: E402
+from training.options import NetworkOptions  # noqa: E402
 
 
 def test_sign_of_zero_is_plus_one():
@@ -27,6 +39,19 @@ def test_conv_uses_signs_and_pads_with_nothing():
     out = conv(picture)[0, 0]
     assert out[1, 1] == 255 * signs.sum()
     assert out[0, 0] == 255 * signs[1:, 1:].sum()
+
+
+def test_byte_weights_are_whole_and_pass_the_gradient_through_the_rounding():
+    conv = BinaryConv2d(2, 3, levels=63)
+    with torch.no_grad():
+        conv.latent.uniform_(-1, 1)
+        conv.latent[0, 0, 0] = torch.tensor([-1.0, 0.0, 1.0])
+    weights = conv.weights()
+    assert torch.equal(weights, weights.round())
+    assert weights[0, 0, 0].tolist() == [-63, 0, 63]
+    assert torch.equal(conv.double().weights(), weights.double())
+    weights.sum().backward()
+    assert torch.equal(conv.latent.grad, torch.full_like(conv.latent, 63))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 16, 33])
@@ -70,3 +95,42 @@ def test_separate_groups_do_not_see_each_other():
     after = fc(x)
     assert torch.equal(before[:, 0], after[:, 0])
     assert not torch.equal(before[:, 1], after[:, 1])
+
+
+def network_after_a_wild_step(**options):
+    shape = {"cameras": 2, "classes": 3, "height": 8, "width": 8, "channels": 3, "edges": ((0, 1),)}
+    torch.manual_seed(0)
+    network = Network(NetworkOptions(**shape, edge_filters=(3,), cloud_filters=(4,)))
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    for parameter in network.parameters():
+        parameter.grad = 50 * torch.randn_like(parameter)
+    optimizer.step()
+    network.keep_trainable(**options)
+    return network
+
+
+def test_wild_step_leaves_latent_weights_and_gamma_where_the_sign_has_a_gradient():
+    network = network_after_a_wild_step()
+    low, high = GAMMA_RANGE
+    for module in network.modules():
+        if isinstance(module, BinaryConv2d | BinaryLinear):
+            assert module.latent.abs().max() == 1
+        if isinstance(module, ConvP):
+            assert low <= module.norm.gamma.min() <= module.norm.gamma.max() <= high
+            assert module.norm.beta.abs().max() > 1
+        if isinstance(module, FC):
+            # No sign follows an exit's norm: its gamma is how sure the exit is.
+            assert module.norm.gamma.abs().max() > high
+
+
+def test_what_is_in_range_is_left_alone():
+    network = network_after_a_wild_step()
+    before = copy.deepcopy(network.state_dict())
+    network.keep_trainable()
+    assert all(before[name].equal(value) for name, value in network.state_dict().items())
+
+
+def test_gamma_runs_free_where_it_is_not_held():
+    network = network_after_a_wild_step(hold_gamma=False)
+    assert network.edges[0].blocks[0].norm.gamma.abs().max() > GAMMA_RANGE[1]
+    assert network.edges[0].blocks[0].conv.latent.abs().max() == 1

@@ -35,7 +35,9 @@ def test_train_writes_a_bundle_and_a_run_folder(data, tmp_path):
     assert bundle.manifest.training["epochs"] == 2
     assert bundle.manifest.accuracy.samples == 12
     (run,) = runs.iterdir()
-    assert {f.name for f in run.iterdir()} == {"options.json", "metrics.jsonl", "curves.png"}
+    assert {f.name for f in run.iterdir()} == {
+        "options.json", "command.json", "metrics.jsonl", "curves.png", "checkpoint.pt"
+    }  # fmt: skip
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 

@@ -22,6 +22,9 @@ SHAPE = {"cameras": 2, "classes": 3, "height": 8, "width": 8, "channels": 3}
         ({"edges": ((0,), (1,)), "cloud_filters": ()}, "cloud"),
         ({"edges": (), "cloud_filters": (), "local_exit": False}, "exit"),
         ({"local_aggregation": "XX"}, "local_aggregation"),
+        ({"feature_aggregation": "GA"}, "feature_aggregation"),
+        ({"upper_weights": "float"}, "upper_weights"),
+        ({"upper_weights": "int8", "feature_aggregation": "AP"}, "not AP"),
     ],
 )
 def test_impossible_network_is_refused(changes, reason):
@@ -29,7 +32,9 @@ def test_impossible_network_is_refused(changes, reason):
         NetworkOptions(**({"edges": ((0, 1),)} | SHAPE | changes))
 
 
-@pytest.mark.parametrize("changes", [{"epochs": 0}, {"batch": 1}, {"camera_dropout": 1.0}])
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 0}, {"batch": 1}, {"camera_dropout": 1.0}, {"patience": -1}]
+)
 def test_impossible_training_is_refused(changes):
     with pytest.raises(ConfigError):
         TrainOptions(**changes)

@@ -90,6 +90,11 @@ class Tested:
         right = (result.exits[exit_].label == self.measured.labels) & (result.label >= 0)
         return float(right.mean())
 
+    def alone_of_seen(self, exit_: ExitKey, missing: Iterable[int] = ()) -> float | None:
+        """Accuracy of one exit, of the samples that some camera sees; None without that exit."""
+        alone, answered = self.alone(exit_, missing), self.answered(missing)
+        return None if alone is None or not answered else alone / answered
+
     def individual(self, camera: int) -> tuple[float, float]:
         """Accuracy of one camera's own scores: of all samples, of those that it sees.
 

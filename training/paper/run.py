@@ -31,7 +31,7 @@ _CODE = (
     "training/*.py", "ddnn/bundle.py", "ddnn/measurements.py", "ddnn/section.py",
     "ddnn/evaluate.py", "ddnn/exit_rule.py",
 )  # fmt: skip
-_NOT_CODE = {"cli.py", "publish.py", "run_folder.py", "inspect.py"}
+_NOT_CODE = {"cli.py", "publish.py", "resume.py", "run_folder.py", "inspect.py"}
 _ROOT = Path(__file__).resolve().parents[2]
 
 

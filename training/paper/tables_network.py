@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from training.paper.bench import (
     over,
     paper_columns,
     paper_memory_bits,
+    sets_of,
     weight_bits,
 )
 from training.paper.run import Run
@@ -47,19 +49,22 @@ def summary(bench: Bench) -> Table:
         ("payload per camera and frame", "B", lambda t: t.at().camera_bytes),
         ("payload from edge to cloud per frame", "B", lambda t: t.at().cloud_bytes),
     ]
-    if len(cameras) > 1:
-        lines += [
-            (
-                f"{title}, {which}",
-                "%",
-                lambda t, m=measure, o=over_cameras: float(o([m(t, [c]) for c in cameras])),
-            )
-            for title, measure in (
-                ("one camera blanked: accuracy", Tested.overall),
-                ("one camera blanked: of what another camera sees", Tested.of_seen),
-            )
-            for which, over_cameras in (("mean", np.mean), ("worst", np.min))
-        ]
+    for count, which in ((1, "one camera"), (2, "two cameras")):
+        sets = sets_of(cameras, count) if len(cameras) > count else []
+        for title, measure in (
+            ("accuracy", Tested.overall),
+            ("of what another camera sees", Tested.of_seen),
+            ("local exit alone, of what another camera sees", _local_of_seen),
+        ):
+            lines += [
+                (
+                    f"{which} blanked: {title}, {name}",
+                    "%",
+                    lambda t, m=measure, o=over_sets, s=sets: _over_sets(t, m, o, s),
+                )
+                for name, over_sets in (("mean", np.mean), ("worst", np.min))
+                if sets
+            ]
     rows: list[Row] = []
     for title, unit, measure in lines:
         number = over(tested, measure)
@@ -73,6 +78,20 @@ def summary(bench: Bench) -> Table:
         [Column("what", ""), Column("%", "share", "%"), Column("B", "bytes", "B")],
         rows,
     )
+
+
+def _local_of_seen(tested: Tested, missing: Iterable[int]) -> float | None:
+    return tested.alone_of_seen("local", missing)
+
+
+def _over_sets(
+    tested: Tested,
+    measure: Callable[[Tested, Iterable[int]], float | None],
+    over_sets: Callable[[list[float]], np.floating],
+    sets: list[tuple[int, ...]],
+) -> float | None:
+    values = [value for each in sets if (value := measure(tested, each)) is not None]
+    return float(over_sets(values)) if values else None
 
 
 def sweep(bench: Bench) -> Table:
@@ -164,18 +183,28 @@ def aggregation(bench: Bench) -> Table:
     """Ways to join at the local exit and at the features."""
     paper = {row["pair"]: row for row in bench.figure("aggregation")}
     rows = [
-        {"pair": pair, **bench.exits(runs), **paper_columns(paper.get(pair), "local", "cloud")}
+        {
+            "pair": pair,
+            **bench.exits(runs),
+            "one_missing_local": over(
+                bench.tested(runs),
+                lambda t: _over_sets(t, _local_of_seen, np.mean, sets_of(t.cameras, 1)),
+            ),
+            **paper_columns(paper.get(pair), "local", "cloud"),
+        }
         for pair, runs in bench.plan.aggregation().items()
     ]
     return Table(
         "aggregation",
         "Aggregation",
-        "Local exit - features: MP largest, AP mean, CC side by side. The paper's numbers are "
+        "Local exit - features: MP largest, AP mean, CC side by side; GA, for the local exit, a "
+        "mean in which each camera weighs as much as it is sure. The paper's numbers are "
         "those quoted of its Table I; its authors' files do not hold them.",
         [
             Column("pair", "pair"),
             *EXIT_COLUMNS,
             Column("one_missing", "one blanked: of those seen", "%"),
+            Column("one_missing_local", "one blanked: local, of those seen", "%"),
             Column("paper_local", "paper: local", "%"),
             Column("paper_cloud", "paper: cloud", "%"),
         ],
