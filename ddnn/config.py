@@ -81,13 +81,17 @@ def convert(values: dict[str, Any], settings: type[T], source: str = "settings")
     known = [field.name for field in msgspec.structs.fields(settings)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-            raise ConfigError(f"unknown key {key!r} in {source}{hint}")
+            raise ConfigError(f"unknown key {key!r} in {source}{nearest(key, known)}")
     try:
         return msgspec.convert(values, settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """For the end of an error on an unknown key: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
 def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -22,14 +22,17 @@ from training.options import (
     NetworkOptions,
     TrainOptions,
     describe,
-    topology,
+    shape,
 )
+from training.preset import Preset, as_text, one_camera, preset, presets
 
 _DEFAULTS = TrainOptions()
+#: Options of the command that have another name in `NetworkOptions`.
+_NAMES = {"device_filters": "filters"}
 
 
-class _Filters(click.ParamType):
-    """Comma-separated filter counts such as `4` or `16,32`; empty for none."""
+class _Numbers(click.ParamType):
+    """Comma-separated numbers such as `4` or `16,32`; empty for none."""
 
     name = "numbers"
 
@@ -44,6 +47,16 @@ class _Filters(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 16,32", param, ctx)
 
 
+def _take_preset(context: click.Context, _: click.Parameter, name: str | None) -> Preset | None:
+    """Make a preset's values the defaults of all other options."""
+    if name is None:
+        return None
+    chosen = preset(name)
+    values = {"topology": chosen.topology, **chosen.network, **chosen.training}
+    context.default_map = {_NAMES.get(key, key): as_text(v) for key, v in values.items()}
+    return chosen
+
+
 def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         [
@@ -56,21 +69,21 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--filters",
-                type=_Filters(),
+                type=_Numbers(),
                 default="4",
                 show_default=True,
                 help="Filters of each block of a device section.",
             ),
             click.option(
                 "--edge-filters",
-                type=_Filters(),
+                type=_Numbers(),
                 default=",".join(map(str, NetworkOptions.edge_filters)),
                 show_default=True,
                 help="Filters of each block of an edge section.",
             ),
             click.option(
                 "--cloud-filters",
-                type=_Filters(),
+                type=_Numbers(),
                 default=",".join(map(str, NetworkOptions.cloud_filters)),
                 show_default=True,
                 help="Filters of each block of the cloud section.",
@@ -99,6 +112,20 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.option("--data", required=True, help="generated, or a path to a data set.")
 @click.option("--split", help="Which of the data set's splits, where it has several.")
+@click.option(
+    "--preset",
+    "chosen_preset",
+    type=click.Choice(list(presets())),
+    callback=_take_preset,
+    is_eager=True,
+    help="Begin with one of the shapes of the paper's Figure 2; any other option changes it.",
+)
+@click.option(
+    "--cameras",
+    type=_Numbers(),
+    help="Use only these cameras of the data set, such as 0,2  [default: all; with a preset of "
+    "one camera, the one that sees most]",
+)
 @click.option(
     "--out",
     required=True,
@@ -155,6 +182,8 @@ def train(
     *,
     data: str,
     split: str | None,
+    chosen_preset: Preset | None,
+    cameras: tuple[int, ...] | None,
     out: Path,
     topology: str,
     filters: tuple[int, ...],
@@ -167,22 +196,28 @@ def train(
 ) -> None:
     """Train a network on a data set and write it as a bundle, ready for `ddnn publish`.
 
+    Presets: a-cloud-only sends pictures to the cloud; b-device-cloud and d-device-edge-cloud have
+    one camera, c-devices-cloud and e-devices-edge-cloud (the default shape) all of them;
+    f-devices-edges-cloud has two edges.
+
     The test split is touched once, at the end, with the exported sections.
     """
     _refuse_to_overwrite(out)
-    chosen = dict(AUGMENTATIONS[augmentation])
+    begin = chosen_preset or Preset(title="", topology=topology)
+    chosen = AUGMENTATIONS[augmentation] | begin.training
     for key in [key for key in options if hasattr(_DEFAULTS, key)]:
         value = options.pop(key)
         if value is not None:
             chosen[key] = value
     training = TrainOptions(**chosen)
-    shape = {"device_filters": filters, **options}
+    network = begin.network | {"device_filters": filters} | options
     console = Console(stderr=True)
     try:
         wanted = Goal.parse(goal)
         bundle, run = _run(
-            console, data, split, topology, shape, training, wanted, name, version, run_dir
-        )
+            console, data, split, cameras or begin.one_camera, topology, network, training,
+            wanted, name, version, run_dir,
+        )  # fmt: skip
     except KeyboardInterrupt:
         console.print(f"interrupted: no bundle was written to {out}")
         sys.exit(130)
@@ -196,8 +231,9 @@ def _run(
     console: Console,
     data: str,
     split: str | None,
+    cameras: tuple[int, ...] | bool,
     shape_name: str,
-    shape: dict[str, Any],
+    network: dict[str, Any],
     training: TrainOptions,
     goal: Goal,
     name: str | None,
@@ -216,6 +252,12 @@ def _run(
     samples = load(data, split=split)
     if len(samples.train) < 4:
         raise DdnnError(f"data set {samples.name} has no training part worth the name")
+    if cameras:
+        # True: one, which has not been named.
+        which = (one_camera(samples),) if cameras is True else cameras
+        samples = samples.select_cameras(list(which))
+    else:
+        which = tuple(range(samples.cameras))
     height, width, channels = samples.image_shape
     network_options = NetworkOptions(
         cameras=samples.cameras,
@@ -223,14 +265,18 @@ def _run(
         height=height,
         width=width,
         channels=channels,
-        edges=topology(shape_name, samples.cameras),
-        **_without_cloud(shape_name, shape),
+        **network | shape(shape_name, samples.cameras),
     )
     # Sums in another order are other sums: one thread, so that a seed gives one result.
     torch.set_num_threads(1)
     title = name or (f"{samples.name}-{split}" if split else samples.name)
     run = RunFolder(run_dir, title)
-    facts = {"data": samples.name, "split": split, **describe(network_options, training)}
+    facts = {
+        "data": samples.name,
+        "split": split,
+        "of_cameras": as_text(which),
+        **describe(network_options, training),
+    }
     run.write("options.json", facts)
     console.print(
         f"{samples.name}: {len(samples.train)} training and {len(samples.test)} test samples of "
@@ -264,10 +310,6 @@ def _run(
         bundle = export(network, samples, validation, label, HIGHEST_ACCURACY)
     _print_result(console, bundle)
     return bundle, run.path
-
-
-def _without_cloud(shape_name: str, shape: dict[str, Any]) -> dict[str, Any]:
-    return shape | {"cloud_filters": ()} if shape_name == "devices-edge" else shape
 
 
 def _refuse_to_overwrite(out: Path) -> None:

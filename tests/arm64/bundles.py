@@ -1,5 +1,6 @@
 """Bundles of random weights, of shapes that between them use every kind of section."""
 
+import msgspec
 import numpy as np
 
 from ddnn.bundle import (
@@ -12,6 +13,7 @@ from ddnn.bundle import (
     encode_manifest,
 )
 from training.describe import describe_section
+from training.pictures import picture_section, whole_section
 from training.sections import (
     Block,
     Head,
@@ -57,7 +59,9 @@ def _after(shape, filters):
     return shape
 
 
-def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) -> Bundle:
+def random_bundle(
+    seed, image, device, edges, edge, cloud, kind, *, local=True, pictures=False
+) -> Bundle:
     """A whole bundle.
 
     Args:
@@ -66,18 +70,21 @@ def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) 
         edges: cameras of each edge; () for devices and cloud.
         kind: MP, AP or CC, at every join.
         local: whether there is a local exit.
+        pictures: whether pictures go to the cloud, which then runs the devices' blocks.
     """
+    local = local and not pictures
     rng = np.random.default_rng(seed)
     cameras = max((camera for below in edges for camera in below), default=1) + 1
     shape = (image[2], *image[:2])
     features = _after(shape, device)
     size = int(np.prod(features))
-    data = {}
+    data, devices = {}, []
     for camera in range(cameras):
         shift = max(0, int(np.log2(_gain(size) * size**0.5 / 30)))  # scores of about 128 +- 30
         head = _head(rng, size, shift=shift, centre=128)
-        data[f"device/{camera}"] = device_section(
-            image, _blocks(rng, shape[0], device, pixels=True), head
+        devices.append(_blocks(rng, shape[0], device, pixels=True))
+        data[f"device/{camera}"] = (
+            picture_section(image) if pictures else device_section(image, devices[-1], head)
         )
     for number, below in enumerate(edges or (tuple(range(cameras)),)):
         if local:
@@ -98,9 +105,16 @@ def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) 
         up = _after(features, edge) if edges else features
         joined = up[0] * (members if kind == "CC" else 1)
         head = _head(rng, int(np.prod(_after(up, cloud))))
-        data["cloud"] = upper_section(
-            members, up, kind, _blocks(rng, joined, cloud), head, edge_features=False
+        blocks = _blocks(rng, joined, cloud)
+        data["cloud"] = (
+            whole_section(image, devices, kind, blocks, head)
+            if pictures
+            else upper_section(members, up, kind, blocks, head, edge_features=False)
         )
+    scales = {}
+    if len(edges) > 1:
+        scales = dict.fromkeys(["edge", "local"] if local else ["edge"], 1e-3)
+        data |= {f"join/{tier}": local_section(len(edges), 3, "AP") for tier in scales}
     tiers = [name for name in ("local", "edge", "cloud") if any(r.startswith(name) for r in data)]
     manifest = Manifest(
         name=f"random-{seed}",
@@ -108,7 +122,10 @@ def random_bundle(seed, image, device, edges, edge, cloud, kind, *, local=True) 
         created="2026-01-01T00:00:00Z",
         classes=CLASSES,
         image=Image(height=image[0], width=image[1], channels=image[2]),
-        topology=Topology(cameras=cameras, edges=edges),
+        topology=Topology(
+            cameras=cameras, edges=edges, offload="images" if pictures else msgspec.UNSET
+        ),
+        edge_scales=scales or msgspec.UNSET,
         exits={
             tier: ExitInfo(logit_scale=1e-3, threshold=None if tier == tiers[-1] else 0.8)
             for tier in tiers
@@ -128,6 +145,7 @@ def bundles() -> dict[str, Bundle]:
         "no-local-exit": random_bundle(
             4, (19, 13, 3), (5,), ((0, 1),), (6,), (), "CC", local=False
         ),
+        "pictures": random_bundle(7, (20, 24, 3), (6, 4), (), (), (24,), "CC", pictures=True),
         "devices-cloud": random_bundle(5, (24, 20, 3), (16, 8), (), (), (24,), "CC"),
         "large": random_bundle(6, (96, 96, 3), (32, 64, 128, 256), ((0, 1),), (64,), (32,), "CC"),
     }

@@ -74,7 +74,7 @@ def test_other_version_or_kind_is_refused(first):
         wire.decode(bytes([first]) + bytes(9))
 
 
-@pytest.mark.parametrize("flags", [0x08, 0x80, 0x09])
+@pytest.mark.parametrize("flags", [0x10, 0x80, 0x11])
 def test_unknown_flag_is_refused(flags):
     with pytest.raises(WireError, match="flags"):
         wire.decode(bytes([0x11, flags]) + bytes(8))
