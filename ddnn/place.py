@@ -39,10 +39,10 @@ class Place(NamedTuple):
         """
         edges = topology.edges
         if edge is None:
-            if len(edges) > 1:
-                return cls(None, "edges", tuple(range(len(edges))))
+            if below := edge_gateways(topology):
+                return cls(None, "edges", tuple(below))
             return cls(None, "cameras", edges[0] if edges else tuple(range(topology.cameras)))
-        if len(edges) < 2:
+        if not edge_gateways(topology):
             raise BundleError(
                 f"edge gateway {edge} has no place in this bundle: its topology has not several "
                 "edges; run `ddnn gateway` without --edge"
@@ -96,6 +96,11 @@ class Place(NamedTuple):
         """Topic on which a member is asked for its features."""
         ask = topics.request if self.kind == "cameras" else topics.edge_request
         return ask(site, self.numbers[index])
+
+
+def edge_gateways(topology: Topology) -> range:
+    """Numbers of the edge gateways that a site with this topology runs beside its own gateway."""
+    return range(len(topology.edges) if len(topology.edges) > 1 else 0)
 
 
 def gateway_node(edge: int | None) -> str:
