@@ -19,7 +19,6 @@ from training.export import export
         ("CC", True, (3, 2)),
         ("MP", False, (3, 2)),
         ("AP", False, (3, 2, 3)),
-        ("MP", True, (2, 3)),
     ],
 )
 def test_cloud_answers_as_if_the_devices_had_done_their_part(joined, shared, filters):

@@ -19,10 +19,8 @@ pytest.importorskip("torch")
 from broker.mosquitto import LocalBroker
 from cloud_service.service import CloudService, CloudSettings
 from ddnn import topics
-from ddnn.bundle import assemble, encode_manifest
 from ddnn.cli import main
 from ddnn.evaluate import Evaluator
-from ddnn.measurements import EXITS as ORDER
 from ddnn.mqtt import Client
 from ddnn.place import edge_gateways
 from ddnn.store import read_folder
@@ -30,6 +28,7 @@ from demo.observer import Observer
 from demo.system import write_replay
 from device_agent.service import DeviceService, DeviceSettings
 from edge_gateway.service import GatewayService, GatewaySettings
+from tests.bundles import every_exit_used
 from training.datasets.load import load
 from training.preset import one_camera, presets
 from training.publish import publish_bundle
@@ -72,24 +71,7 @@ def train(preset, data, folder):
     if presets()[preset].one_camera:
         samples = samples.select_cameras([one_camera(samples)])
     test = samples.subset(samples.test)
-    return every_exit_used(read_folder(folder / "bundle"), test), test
-
-
-def every_exit_used(bundle, samples):
-    """The same with thresholds at which each exit takes a third of the samples."""
-    evaluator = Evaluator(bundle)
-    outcomes = evaluator.evaluate(samples.images, samples.present).exits
-    left = samples.present.any(axis=1)
-    exits = dict(bundle.manifest.exits)
-    *early, _ = (name for name in ORDER if name in exits)
-    for number, name in enumerate(early):
-        entropy = np.sort(outcomes[name].entropy[left])
-        cut = len(entropy) // (len(exits) - number)
-        threshold = float(entropy[cut - 1 : cut + 1].mean())
-        left &= outcomes[name].entropy >= threshold
-        exits[name] = msgspec.structs.replace(exits[name], threshold=threshold)
-    manifest = msgspec.structs.replace(bundle.manifest, exits=exits, calibration=None)
-    return assemble(encode_manifest(manifest), bundle.sections)
+    return every_exit_used(read_folder(folder / "bundle"), test.images, test.present), test
 
 
 def services(broker, replay, topology):
