@@ -112,12 +112,10 @@ def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., A
         result: Callable[..., Any] = wrapped
         hints = typing.get_type_hints(settings, include_extras=True)
         for field in reversed(msgspec.structs.fields(settings)):
-            meta = next(
-                (m for m in typing.get_args(hints[field.name]) if isinstance(m, msgspec.Meta)),
-                None,
-            )
+            meta = _meta(hints[field.name])
             required = field.default is msgspec.NODEFAULT
-            default = "" if required or field.default == "" else f"  [default: {field.default}]"
+            empty = required or field.default in ("", None)
+            default = "" if empty else f"  [default: {field.default}]"
             description = (meta.description if meta else "") or ""
             result = click.option(
                 f"--{field.name.replace('_', '-')}",
@@ -135,6 +133,13 @@ def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., A
         )(result)
 
     return decorate
+
+
+def _meta(hint: Any) -> msgspec.Meta | None:
+    """What a field's annotation says; of one that may be None, what it says otherwise."""
+    parts = typing.get_args(hint)
+    found = next((part for part in parts if isinstance(part, msgspec.Meta)), None)
+    return found or next((m for part in parts if (m := _meta(part)) is not None), None)
 
 
 def _bounds(meta: msgspec.Meta | None) -> str:

@@ -29,7 +29,6 @@ from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
 
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
-SITES_OWN = -1  #: `edge` of the gateway that decides
 
 
 class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,15 +38,18 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
     that long themselves: the same settings are right for all gateways of a site.
     """
 
-    edge: Annotated[
-        int,
-        msgspec.Meta(
-            ge=SITES_OWN,
-            le=31,
-            description="Number of this edge gateway in a bundle of several edges: it reports to "
-            "the site's gateway. -1: this is the site's gateway, which decides.",
-        ),
-    ] = SITES_OWN
+    edge: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=0,
+                le=31,
+                description="Number of this edge gateway in a bundle of several edges: it reports "
+                "to the site's gateway. Left out: this is the site's gateway, which decides.",
+            ),
+        ]
+        | None
+    ) = None
     summary_wait_s: Annotated[
         float,
         msgspec.Meta(ge=0.001, le=60, description="Longest wait for a slot's summaries, seconds."),
@@ -99,7 +101,7 @@ class GatewayService:
         self._stop = stop
         self._wake = threading.Condition(threading.Lock())
         self._receipts: dict[int, Receipt] = {}
-        self._edge = None if settings.edge == SITES_OWN else settings.edge
+        self._edge = settings.edge
         self._node = gateway_node(self._edge)
         self._followed: set[str] = set()
         folder = settings.journal or settings.store

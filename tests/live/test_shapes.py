@@ -79,7 +79,7 @@ def services(broker, replay, topology):
     where = {"broker": broker.host, "port": broker.port}
     site = {**where, "site": "shape", "period_s": PERIOD_S}
     yield CloudService, CloudSettings(**where)
-    for edge in (-1, *edge_gateways(topology)):
+    for edge in (None, *edge_gateways(topology)):
         yield GatewayService, GatewaySettings(edge=edge, **WAITS, **site)
     for camera in range(topology.cameras):
         yield (
