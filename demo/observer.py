@@ -63,10 +63,15 @@ class Observer:
             return dict(self._ledger)
 
     @property
+    def statuses(self) -> dict[str, Status]:
+        """The last status of every node by name."""
+        with self._lock:
+            return dict(self._statuses)
+
+    @property
     def devices(self) -> dict[str, Status]:
         """Statuses of the camera agents by node name."""
-        with self._lock:
-            return {n: s for n, s in self._statuses.items() if n.startswith("device-")}
+        return {n: s for n, s in self.statuses.items() if n.startswith("device-")}
 
     def ready(self, site: str, topology: Topology, bundle_id: str) -> bool:
         """Whether all agents, all gateways and a worker run this bundle."""

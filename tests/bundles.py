@@ -139,7 +139,16 @@ def every_exit_used(bundle, images, present):
         entropy = np.sort(outcomes[name].entropy[left])
         cut = len(entropy) // (len(exits) - number)
         threshold = float(entropy[cut - 1 : cut + 1].mean())
-        left &= outcomes[name].entropy >= threshold
+        stays = outcomes[name].entropy >= threshold
+        assert (left & stays).any(), f"no sample is left for the exit after {name}"
+        assert (left & ~stays).any(), f"the samples are all alike to the {name} exit"
+        left &= stays
         exits[name] = msgspec.structs.replace(exits[name], threshold=threshold)
     manifest = msgspec.structs.replace(bundle.manifest, exits=exits, calibration=None)
+    return assemble(encode_manifest(manifest), bundle.sections)
+
+
+def with_version(bundle, version):
+    """The same network as another bundle."""
+    manifest = msgspec.structs.replace(bundle.manifest, version=version)
     return assemble(encode_manifest(manifest), bundle.sections)

@@ -174,7 +174,7 @@ def _place(role: str) -> tuple[int, int]:
 
 def _span(roles: list[str]) -> str:
     numbers = [role.partition("/")[2] for role in roles]
-    return f"{numbers[0]}..{numbers[-1]}"
+    return f"{numbers[0]}..{numbers[-1]}" if numbers[0].isdigit() else ", ".join(numbers)
 
 
 def _exit_lines(bundle: Bundle) -> list[str]:

@@ -113,7 +113,7 @@ def random_bundle(
         )
     scales = {}
     if len(edges) > 1:
-        scales = dict.fromkeys(["edge", "local"] if local else ["edge"], 1e-3)
+        scales = {"edge": 1e-4, "local": 1e-3} if local else {"edge": 1e-4}
         data |= {f"join/{tier}": local_section(len(edges), 3, "AP") for tier in scales}
     tiers = [name for name in ("local", "edge", "cloud") if any(r.startswith(name) for r in data)]
     manifest = Manifest(
@@ -127,7 +127,11 @@ def random_bundle(
         ),
         edge_scales=scales or msgspec.UNSET,
         exits={
-            tier: ExitInfo(logit_scale=1e-3, threshold=None if tier == tiers[-1] else 0.8)
+            # A join gives 4096 times the mean of scores in sixteenths of a nat.
+            tier: ExitInfo(
+                logit_scale=2**-16 if tier in scales else 1e-3,
+                threshold=None if tier == tiers[-1] else 0.8,
+            )
             for tier in tiers
         },
         sections=tuple(describe_section(role, file) for role, file in data.items()),
