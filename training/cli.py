@@ -109,7 +109,10 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command(
+    epilog="\b\nPresets:\n"
+    + "\n".join(f"  {name:22} {each.title}" for name, each in presets().items())
+)
 @click.option("--data", required=True, help="generated, or a path to a data set.")
 @click.option("--split", help="Which of the data set's splits, where it has several.")
 @click.option(
@@ -196,10 +199,6 @@ def train(
 ) -> None:
     """Train a network on a data set and write it as a bundle, ready for `ddnn publish`.
 
-    Presets: a-cloud-only sends pictures to the cloud; b-device-cloud and d-device-edge-cloud have
-    one camera, c-devices-cloud and e-devices-edge-cloud (the default shape) all of them;
-    f-devices-edges-cloud has two edges.
-
     The test split is touched once, at the end, with the exported sections.
     """
     _refuse_to_overwrite(out)
@@ -212,6 +211,8 @@ def train(
     training = TrainOptions(**chosen)
     network = begin.network | {"device_filters": filters} | options
     console = Console(stderr=True)
+    if chosen_preset is not None:
+        console.print(f"preset: {chosen_preset.title}")
     try:
         wanted = Goal.parse(goal)
         bundle, run = _run(
