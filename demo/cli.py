@@ -24,7 +24,8 @@ from training.preset import presets
 @click.option(
     "--preset",
     type=click.Choice(list(presets())),
-    help="Train one of the shapes of the paper's Figure 2 and run that.",
+    metavar="NAME",
+    help="Train one of the shapes of the paper's Figure 2 (`ddnn train --help`) and run that.",
 )
 @click.option(
     "--period-s",

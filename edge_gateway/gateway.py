@@ -32,7 +32,7 @@ from ddnn.journal import encode as encode_record
 from ddnn.journal import read as read_journal
 from ddnn.message import Message, Publish
 from ddnn.outbox import Outbox
-from ddnn.place import Place
+from ddnn.place import Place, gateway_node
 from ddnn.tier import (
     Action,
     Decision,
@@ -48,6 +48,7 @@ from ddnn.tier import (
     TierConfig,
 )
 from ddnn.wire import Flag, Frame, Kind
+from edge_gateway.upward import upward
 
 #: Cloud workers whose availability is remembered: names come from the network.
 MAX_WORKERS = 1000
@@ -215,12 +216,12 @@ class Gateway:
 
     def _on_status(self, message: Message, now: float) -> list[Effect]:
         report = status.decode(message.payload)
-        if report is None or not report.node.startswith(("device-", "gateway-")):
+        # The topic says whose status it is; a node may write to its own only.
+        if report is None or message.topic != topics.status(self.rules.site, report.node):
             return []
-        # The topic says whose status it is; a node may write to its own only. Numbers are short,
-        # so that no more than 20000 names are remembered.
+        # Numbers are short, so that no more than 20000 names are remembered.
         number = topics.member_of(report.node.replace("-", "/"))
-        if number is None or message.topic != topics.status(self.rules.site, report.node):
+        if number is None or report.node not in (f"device-{number}", gateway_node(number)):
             return []
         # A node without a bundle is there but cannot report: not worth waiting for.
         up = report.state == "online" and report.bundle is not None
@@ -445,10 +446,11 @@ class Gateway:
                     payload = self._encode(Kind.REQUEST, action.slot)
                     topic = self.place.request(self.rules.site, action.member)
                     effects.append(Publish(topic, payload, qos=1))
-                case Report():
-                    effects.append(self._report_up(action))
-                case Feed():
-                    effects.append(self._feed_up(action))
+                case Report() | Feed():
+                    assert self.tier is not None
+                    assert self.place.edge is not None
+                    tag = self.tier.sections.tag
+                    effects.append(upward(action, self.rules.site, self.place.edge, tag, self.boot))
                 case Passed():
                     effects += self._remember(Ended(action.slot, ("passed",)))
                 case Escalate():
@@ -463,24 +465,6 @@ class Gateway:
                         )
                     )
         return effects
-
-    def _report_up(self, report: Report) -> Publish:
-        """This node's SUMMARY; as a camera's, kept by nobody if the broker is away."""
-        assert self.place.edge is not None
-        flags = Flag.BACKLOG if report.late else Flag.NONE
-        if report.scores is None:
-            flags |= Flag.ABSENT
-        payload = self._encode(Kind.SUMMARY, report.slot, report.scores or b"", flags)
-        topic = topics.edge_summary(self.rules.site, self.place.edge)
-        return Publish(topic, payload, qos=1 if report.late else 0)
-
-    def _feed_up(self, feed: Feed) -> Publish:
-        assert self.place.edge is not None
-        flags = Flag.ABSENT if feed.features is None else Flag.NONE
-        if feed.partial:
-            flags |= Flag.PARTIAL
-        payload = self._encode(Kind.FEATURES, feed.slot, feed.features or b"", flags)
-        return Publish(topics.edge_features(self.rules.site, self.place.edge), payload, qos=1)
 
     def _end_decided(self, decision: Decision, now: float) -> list[Effect]:
         rules = self.rules
@@ -508,10 +492,10 @@ class Gateway:
             for held in self.outbox.take(now, 64)
         ]
 
-    def _encode(self, kind: Kind, slot: int, body: bytes = b"", flags: int = 0) -> bytes:
+    def _encode(self, kind: Kind, slot: int, body: bytes = b"") -> bytes:
         assert self.tier is not None
         tag = self.tier.sections.tag
-        return wire.encode(kind, tag=tag, boot=self.boot, slot=slot, flags=flags, body=body)
+        return wire.encode(kind, tag=tag, boot=self.boot, slot=slot, body=body)
 
     # -- the journal -------------------------------------------------------------------------
 

@@ -129,11 +129,14 @@ def random_bundle(seed=0, *, cameras=3, size=16, version=1, local_threshold=0.88
 
 
 def every_exit_used(bundle, images, present):
-    """The same with thresholds at which all exits take as many of these samples each."""
-    evaluator = Evaluator(bundle)
-    outcomes = evaluator.evaluate(images, present).exits
+    """The same with scales and thresholds at which all exits take as many of these samples each."""
     left = present.any(axis=1)
     exits = dict(bundle.manifest.exits)
+    for name, outcome in Evaluator(bundle).evaluate(images, present).exits.items():
+        spread = float(np.ptp(outcome.logits[left], axis=1).mean())
+        exits[name] = msgspec.structs.replace(exits[name], logit_scale=2.0 / max(1.0, spread))
+    scaled = _with_exits(bundle, exits)
+    outcomes = Evaluator(scaled).evaluate(images, present).exits
     *early, _ = (name for name in EXITS if name in exits)
     for number, name in enumerate(early):
         entropy = np.sort(outcomes[name].entropy[left])
@@ -144,6 +147,10 @@ def every_exit_used(bundle, images, present):
         assert (left & ~stays).any(), f"the samples are all alike to the {name} exit"
         left &= stays
         exits[name] = msgspec.structs.replace(exits[name], threshold=threshold)
+    return _with_exits(bundle, exits)
+
+
+def _with_exits(bundle, exits):
     manifest = msgspec.structs.replace(bundle.manifest, exits=exits, calibration=None)
     return assemble(encode_manifest(manifest), bundle.sections)
 

@@ -119,9 +119,11 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     "--preset",
     "chosen_preset",
     type=click.Choice(list(presets())),
+    metavar="NAME",
     callback=_take_preset,
     is_eager=True,
-    help="Begin with one of the shapes of the paper's Figure 2; any other option changes it.",
+    help="Begin with one of the presets below, the shapes of the paper's Figure 2; any other "
+    "option changes it.",
 )
 @click.option(
     "--cameras",

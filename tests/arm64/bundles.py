@@ -113,7 +113,9 @@ def random_bundle(
         )
     scales = {}
     if len(edges) > 1:
-        scales = {"edge": 1e-4, "local": 1e-3} if local else {"edge": 1e-4}
+        scales = {"edge": 1e-4, "local": 1e-3 if kind == "CC" else 2**-14}
+        if not local:
+            del scales["local"]
         data |= {f"join/{tier}": local_section(len(edges), 3, "AP") for tier in scales}
     tiers = [name for name in ("local", "edge", "cloud") if any(r.startswith(name) for r in data)]
     manifest = Manifest(

@@ -187,3 +187,11 @@ def test_status_heard_before_the_bundle_counts_for_the_members_it_names():
     assert made.tier.alive() == {0}
     made.activate(FakeSections(members=2), CLASSES, 0.0, WALL, place=BELOW)
     assert made.tier.alive() == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["device-a-1", "gateway-1-1", "device-01", "camera-1", "device-"])
+def test_status_of_a_name_that_no_member_can_have_is_not_remembered(name):
+    made = gateway(BELOW)
+    report = status.encode(status.Status(node=name, state="offline", boot=1))
+    assert take(made, f"ddnn/s/status/{name}", report) == []
+    assert made._up == {}
