@@ -26,8 +26,9 @@ setup-training: ## the same and PyTorch, enough to train
 setup-dev: ## the same and all tools, enough to develop
 	@scripts/setup dev
 
-demo: $(if $(DATA),setup-training,setup) ## the whole system on this machine; DATA=set.npz SPLIT=random: train on it first
-	@$(DDNN) demo $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
+demo: $(if $(DATA)$(PRESET),setup-training,setup) ## the whole system on this machine; DATA=set.npz SPLIT=random PRESET=f-devices-edges-cloud: train first
+	@$(DDNN) demo $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)") \
+		$(if $(PRESET),--preset "$(PRESET)")
 
 test: check ## everything: make check, then the tests with real processes and a real broker
 	$(BIN)/pytest -m "live and not faults"

@@ -20,8 +20,9 @@ class NodeSections(Protocol):
     Attributes:
         tag: bundle tag of all of them.
         members: how many members the node has.
-        classes: K, score bytes of a summary.
-        feature_bytes: B, length of one member's packed features.
+        classes: K.
+        score_bytes: length of a summary's body: K, or 0 where members' sections give no scores.
+        feature_bytes: length of one member's FEATURES body.
         thresholds: of the local and edge exits.
         scales: logit scale of each exit.
         has_local, has_edge, has_cloud: which exits exist.
@@ -30,6 +31,7 @@ class NodeSections(Protocol):
     tag: int
     members: int
     classes: int
+    score_bytes: int
     feature_bytes: int
     thresholds: dict[ExitName, float]
     scales: dict[ExitName, float]
@@ -41,8 +43,8 @@ class NodeSections(Protocol):
         """Scores (M, K) and mask (M,) -> logits (K,)."""
         ...
 
-    def edge(self, features: U8, mask: U8) -> tuple[I32, bytes]:
-        """Features (M, B) and mask (M,) -> logits (K,), packed edge features."""
+    def edge(self, features: U8, mask: U8) -> tuple[I32, dict[int, bytes]]:
+        """Features (M, B) and mask (M,) -> logits (K,), and what the cloud gets: by its member."""
         ...
 
 
@@ -53,7 +55,8 @@ class TierConfig(msgspec.Struct, frozen=True, kw_only=True):
         summary_wait_s, features_wait_s, answer_wait_s: longest time in each stage.
         backlog_wait_s: instead of `summary_wait_s` for a slot that a BACKLOG frame opens: cameras
             come back from an outage seconds apart.
-        parent_wait_s: of a node with a parent: how long its features may be asked for.
+        parent_wait_s: of a node with a parent: how long its features may be asked for, and
+            `backlog_wait_s` longer where it waited that long itself.
         silent_after_slots: a member that misses so many slots in a row is not waited for until it
             reports again, whatever its status says: a hung camera costs a few deadlines, not one
             per slot.
@@ -73,6 +76,23 @@ class TierConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_open_slots: int = 256
     max_open_bytes: int = 64_000_000
     remembered_slots: int = 4096
+
+    def below_a_parent(self) -> TierConfig:
+        """The same for a node with a parent, which waits as `above_nodes` says."""
+        return msgspec.structs.replace(self, parent_wait_s=3 * self.summary_wait_s + 1.0)
+
+    def above_nodes(self) -> TierConfig:
+        """The same for a node whose members are nodes that wait for members of their own.
+
+        Its first member may report at once and its last one only after a whole wait; so with
+        features. It waits for twice as long.
+        """
+        return msgspec.structs.replace(
+            self,
+            summary_wait_s=2 * self.summary_wait_s,
+            features_wait_s=2 * self.features_wait_s,
+            backlog_wait_s=2 * self.backlog_wait_s,
+        )
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,17 +145,31 @@ class Escalate(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Of a node with a parent: its SUMMARY of `slot`; `scores` is None when nobody saw anything."""
+    """Of a node with a parent: its SUMMARY of `slot`; `scores` is None when nobody saw anything.
+
+    `late`: after an outage, so that it says nothing of who is alive.
+    """
 
     slot: int
     scores: bytes | None
+    late: bool = False
 
 
 class Feed(msgspec.Struct, frozen=True):
-    """Of a node with a parent: its FEATURES of `slot`; None: it has none (any more)."""
+    """Of a node with a parent: its FEATURES of `slot`; None: it has none (any more).
+
+    `partial`: without those of some members that it asked.
+    """
 
     slot: int
     features: bytes | None
+    partial: bool = False
 
 
-Action = Request | Escalate | Decision | Expired | Report | Feed
+class Passed(msgspec.Struct, frozen=True):
+    """Of a node with a parent: it is done with `slot`, the rest is the parent's."""
+
+    slot: int
+
+
+Action = Request | Escalate | Decision | Expired | Report | Feed | Passed

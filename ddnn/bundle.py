@@ -4,7 +4,8 @@ The manifest is canonical JSON (sorted keys, no blanks, UTF-8). Its SHA-256 is t
 the first 16 bits of that are the tag which every frame message carries. The manifest names every
 section by role, hash and size, so the manifest's hash stands for the whole network.
 
-Roles: `device/<camera>`, `local/<edge>`, `edge/<edge>`, `cloud`. Tensors, all with a free batch N:
+Roles: `device/<camera>`, `local/<edge>`, `edge/<edge>`, `join/local`, `join/edge`, `cloud`.
+Tensors, all with a free batch N:
 
 ==========  ================================================  ================================
 role        inputs                                            outputs
@@ -13,17 +14,27 @@ device/n    image u8 (N, H, W, C)                             scores u8 (N, K), 
 local/k     scores u8 (N, M, K), mask u8 (N, M)               logits i32 (N, K)
 edge/k      features u8 (N, M, B), mask u8 (N, M)             logits i32 (N, K),
                                                               edge_features u8 (N, B')
+join/x      scores u8 (N, E, K), mask u8 (N, E)               logits i32 (N, K)
 cloud       features u8 (N, M', B'), mask u8 (N, M')          logits i32 (N, K)
 ==========  ================================================  ================================
 
-M counts the members below a node, K the classes, B the packed feature bytes. A masked-out row
-has no influence on any output. Everything here takes bytes and returns values; files are in
-`ddnn.store`.
+M counts the members below a node, E the edges, K the classes, B the packed feature bytes. A
+masked-out row has no influence on any output.
+
+Several edges have one exit each way together: every edge quantises its own logits to K score
+bytes (`ddnn.scores.quantise`, with `edge_scales`), and `join/local` and `join/edge` make of all
+edges' scores what the site's local and edge exit say.
+
+Where `topology.offload` is `images` a device section gives `features` alone, and they are the
+picture itself, byte by byte: everything is left to the cloud.
+
+Everything here takes bytes and returns values; files are in `ddnn.store`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -42,6 +53,7 @@ from ddnn.measurements import (
     check_calibration,
     check_missing,
 )
+from ddnn.wire import ESCALATION_MASK_BYTES, MAX_BODY_BYTES
 
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_SECTION_BYTES = 64_000_000
@@ -51,8 +63,13 @@ CHUNK_BYTES = 64 * 1024
 OPSET = 18
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+Length = Annotated[int, msgspec.Meta(ge=1, le=MAX_BODY_BYTES)]
+Scale = Annotated[float, msgspec.Meta(gt=0.0)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Role = Annotated[str, msgspec.Meta(pattern=r"^((device|local|edge)/(0|[1-9]\d{0,3})|cloud)$")]
+Role = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^((device|local|edge)/(0|[1-9]\d{0,3})|join/(local|edge)|cloud)$"),
+]
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,10 +84,20 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Who is below whom: `edges[k]` lists the cameras of edge k.
 
     Without edges the cameras' features go to the cloud as they are.
+
+    Attributes:
+        offload: `images`: these features are the raw pictures. A device runs such a bundle only
+            if its owner said so. Unset, and not written, everywhere else.
     """
 
     cameras: Annotated[int, msgspec.Meta(ge=1, le=32)]
     edges: tuple[tuple[int, ...], ...] = ()
+    offload: Literal["images"] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def sends_images(self) -> bool:
+        """Whether raw pictures leave the devices."""
+        return self.offload == "images"
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,7 +105,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: str
     dtype: Literal["uint8", "int32"]
-    shape: tuple[Size, ...]
+    shape: tuple[Length, ...]
 
 
 class SelfTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,12 +131,17 @@ class SectionInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class ExitInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One exit: logits times `logit_scale` go into the softmax; None: it always answers."""
 
-    logit_scale: Annotated[float, msgspec.Meta(gt=0.0)]
+    logit_scale: Scale
     threshold: Threshold | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything a node must know of a bundle before it touches a section."""
+    """Everything a node must know of a bundle before it touches a section.
+
+    Attributes:
+        edge_scales: of several edges: logit scale of every `local/k` and every `edge/k`; then
+            `exits` holds those of the joins. Unset, and not written, with one edge or none.
+    """
 
     format: Literal[1] = 1
     name: str
@@ -119,6 +151,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     image: Image
     topology: Topology
     exits: dict[ExitKey, ExitInfo]
+    edge_scales: dict[ExitKey, Scale] | msgspec.UnsetType = msgspec.UNSET
     sections: Annotated[tuple[SectionInfo, ...], msgspec.Meta(min_length=1, max_length=256)]
     accuracy: Accuracy | None = None
     calibration: Calibration | None = None
@@ -276,7 +309,7 @@ def _check_consistent(manifest: Manifest) -> None:
     for role in roles:
         tier, _, number = role.partition("/")
         limit = {"device": cameras, "local": gateways, "edge": len(manifest.topology.edges)}
-        if number and int(number) >= limit[tier]:
+        if number.isdigit() and int(number) >= limit[tier]:
             raise BundleError(f"manifest's topology has no place for section {role}")
     if missing := {f"device/{camera}" for camera in range(cameras)} - set(roles):
         raise BundleError(f"manifest lacks section {', '.join(sorted(missing))}")
@@ -286,6 +319,8 @@ def _check_consistent(manifest: Manifest) -> None:
             raise BundleError(f"manifest has a {tier} section or a {tier} exit, but not both")
     if not all(manifest.topology.edges):
         raise BundleError("manifest has an edge without cameras")
+    _check_joins(manifest, set(roles))
+    _check_offload(manifest, set(roles))
     _check_tensors(manifest)
     exits = tuple(tier for tier in EXITS if tier in manifest.exits)
     if manifest.calibration:
@@ -294,10 +329,47 @@ def _check_consistent(manifest: Manifest) -> None:
         check_missing(manifest.missing, cameras)
 
 
+def _check_joins(manifest: Manifest, roles: set[str]) -> None:
+    """Several edges: all of them have the same exits, each with a join and a scale."""
+    edges = manifest.topology.edges
+    if len(edges) < 2:
+        if {"join/local", "join/edge"} & roles or manifest.edge_scales is not msgspec.UNSET:
+            raise BundleError("manifest joins edges, but its topology has not several")
+        return
+    if "cloud" not in roles:
+        raise BundleError("manifest has several edges and no cloud that joins their features")
+    tiers = ["edge"]
+    if "local" in manifest.exits:
+        tiers.append("local")
+    wanted = {f"{tier}/{k}" for tier in tiers for k in range(len(edges))}
+    wanted |= {f"join/{tier}" for tier in tiers}
+    if missing := wanted - roles:
+        raise BundleError(f"manifest of several edges lacks {', '.join(sorted(missing))}")
+    if "join/local" in roles and "local" not in tiers:
+        raise BundleError("manifest joins local exits that its edges do not have")
+    scales = {} if manifest.edge_scales is msgspec.UNSET else manifest.edge_scales
+    if set(scales) != set(tiers):
+        raise BundleError(f"manifest's edge_scales must be of {' and '.join(sorted(tiers))}")
+
+
+def _check_offload(manifest: Manifest, roles: set[str]) -> None:
+    """Pictures go to the cloud alone, and to nobody who cannot take them."""
+    if manifest.topology.sends_images and (
+        manifest.topology.edges or "cloud" not in roles or set(manifest.exits) != {"cloud"}
+    ):
+        raise BundleError("manifest offloads images, which needs a cloud exit and no other")
+
+
 def _check_tensors(manifest: Manifest) -> None:
     """Shapes that must agree from one tier to the next."""
+    image, classes = manifest.image, len(manifest.classes)
+    pixels = image.height * image.width * image.channels
+    edges = len(manifest.topology.edges)
     for info in manifest.sections:
-        wanted_inputs, wanted_outputs = _NAMES[info.role.partition("/")[0]]
+        tier = info.role.partition("/")[0]
+        wanted_inputs, wanted_outputs = _NAMES[tier]
+        if tier == "device" and manifest.topology.sends_images:
+            wanted_outputs = ("features",)
         if tuple(t.name for t in info.inputs) != wanted_inputs:
             raise BundleError(f"section {info.role} must take {', '.join(wanted_inputs)}")
         if tuple(t.name for t in info.outputs) != wanted_outputs:
@@ -309,11 +381,22 @@ def _check_tensors(manifest: Manifest) -> None:
                 raise BundleError(f"output {tensor.name} of {info.role} has the wrong dtype")
         if any(tensor.dtype != "uint8" for tensor in info.inputs):
             raise BundleError(f"section {info.role} must take uint8")
+        shapes = [tensor.shape for tensor in (*info.inputs, *info.outputs)]
+        if wanted_outputs == ("features",) and shapes[1] != (pixels,):
+            raise BundleError(f"section {info.role} must give the picture's {pixels} bytes")
+        if tier == "join" and shapes[:2] != [(edges, classes), (edges,)]:
+            raise BundleError(f"section {info.role} must take the scores of {edges} edges")
+        if tier == "cloud" and math.prod(shapes[0]) + ESCALATION_MASK_BYTES > MAX_BODY_BYTES:
+            raise BundleError(
+                f"the features that the cloud takes do not fit into a message of "
+                f"{MAX_BODY_BYTES} bytes"
+            )
 
 
 _NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "device": (("image",), ("scores", "features")),
     "local": (("scores", "mask"), ("logits",)),
     "edge": (("features", "mask"), ("logits", "edge_features")),
+    "join": (("scores", "mask"), ("logits",)),
     "cloud": (("features", "mask"), ("logits",)),
 }

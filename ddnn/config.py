@@ -81,13 +81,17 @@ def convert(values: dict[str, Any], settings: type[T], source: str = "settings")
     known = [field.name for field in msgspec.structs.fields(settings)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-            raise ConfigError(f"unknown key {key!r} in {source}{hint}")
+            raise ConfigError(f"unknown key {key!r} in {source}{nearest(key, known)}")
     try:
         return msgspec.convert(values, settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """For the end of an error on an unknown key: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
 def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -108,12 +112,10 @@ def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., A
         result: Callable[..., Any] = wrapped
         hints = typing.get_type_hints(settings, include_extras=True)
         for field in reversed(msgspec.structs.fields(settings)):
-            meta = next(
-                (m for m in typing.get_args(hints[field.name]) if isinstance(m, msgspec.Meta)),
-                None,
-            )
+            meta = _meta(hints[field.name])
             required = field.default is msgspec.NODEFAULT
-            default = "" if required or field.default == "" else f"  [default: {field.default}]"
+            empty = required or field.default in ("", None)
+            default = "" if empty else f"  [default: {field.default}]"
             description = (meta.description if meta else "") or ""
             result = click.option(
                 f"--{field.name.replace('_', '-')}",
@@ -131,6 +133,13 @@ def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., A
         )(result)
 
     return decorate
+
+
+def _meta(hint: Any) -> msgspec.Meta | None:
+    """What a field's annotation says; of one that may be None, what it says otherwise."""
+    parts = typing.get_args(hint)
+    found = next((part for part in parts if isinstance(part, msgspec.Meta)), None)
+    return found or next((m for part in parts if (m := _meta(part)) is not None), None)
 
 
 def _bounds(meta: msgspec.Meta | None) -> str:

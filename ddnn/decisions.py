@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ddnn.errors import WireError
+from ddnn.place import MemberKind
 from ddnn.tier import Decision
 
 
@@ -17,10 +18,11 @@ class PublishedDecision(msgspec.Struct, frozen=True, kw_only=True):
         exit: `local`, `edge` or `cloud`; None when no camera saw anything.
         entropy, threshold: normalised entropy at that exit and what it was compared with (None
             at the last exit, which always answers).
-        used, absent, missing: cameras in the answer; with an empty view; silent.
+        members: what the next three count: `cameras`, or `edges` of a site with several.
+        used, absent, missing: members in the answer; with an empty view; silent.
         degraded: None, or why a deeper exit did not decide.
         stage_ms: time spent in each stage, milliseconds.
-        payload_bytes: frame payload received from the cameras for this slot.
+        payload_bytes: frame payload received from the members for this slot.
         bundle_tag: tag of the bundle that decided.
     """
 
@@ -32,6 +34,7 @@ class PublishedDecision(msgspec.Struct, frozen=True, kw_only=True):
     entropy: float | None
     threshold: float | None
     exit: str | None
+    members: MemberKind
     used: tuple[int, ...]
     absent: tuple[int, ...]
     missing: tuple[int, ...]
@@ -42,7 +45,11 @@ class PublishedDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(
-    decision: Decision, site: str, classes: tuple[str, ...], period_s: float
+    decision: Decision,
+    site: str,
+    classes: tuple[str, ...],
+    period_s: float,
+    members: MemberKind = "cameras",
 ) -> PublishedDecision:
     """An engine's decision with names and times."""
 
@@ -58,6 +65,7 @@ def describe(
         entropy=short(decision.entropy),
         threshold=decision.threshold,
         exit=decision.exit,
+        members=members,
         used=decision.used,
         absent=decision.absent,
         missing=decision.missing,

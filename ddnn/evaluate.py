@@ -3,21 +3,24 @@
 The same sections and the same exit rule as at run time, in batches and without a network: the
 local exit judges the scores of the cameras that are there; if it is not sure the edge judges
 their features; if that is not sure either the cloud does. An exit that the bundle does not have
-is skipped; the last one always answers. Where several gateways or edges have an exit of their
-own, the whole-number logits of those with a camera there are added up: their softmax is the
-product of what each of them says, so that two half-sure ones who agree are sure, and two who do
-not agree are not. The cloud then gets every edge's features, masked where it has no camera there.
+is skipped; the last one always answers.
+
+Where there are several edges, each quantises its own logits to score bytes, and a join of all
+edges' scores is what the site's exit says, as the site's gateway does with what edge gateways
+report. An edge without a camera there is masked, also in the cloud.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from ddnn.bundle import Bundle
 from ddnn.exit_rule import entropies, probabilities
+from ddnn.scores import quantise
 from ddnn.section import Section, load_sections
 from ddnn.tier import ExitName
 
@@ -78,7 +81,10 @@ class Evaluator:
     def devices(
         self, images: npt.NDArray[np.uint8], present: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Images (N, D, H, W, C) -> scores (N, D, K), features (N, D, B); 0 where absent."""
+        """Images (N, D, H, W, C) -> scores (N, D, K), features (N, D, B); 0 where absent.
+
+        A bundle whose pictures go to the cloud has no scores: (N, D, 0).
+        """
         scores, features = [], []
         for camera in range(images.shape[1]):
             got = _in_batches(
@@ -86,7 +92,8 @@ class Evaluator:
                 image=np.ascontiguousarray(images[:, camera]),
             )
             there = present[:, camera, None]
-            scores.append(np.where(there, got["scores"], 0).astype(np.uint8))
+            own = got.get("scores", np.zeros((len(images), 0), np.uint8))
+            scores.append(np.where(there, own, 0).astype(np.uint8))
             features.append(np.where(there, got["features"], 0).astype(np.uint8))
         return np.stack(scores, axis=1), np.stack(features, axis=1)
 
@@ -100,6 +107,7 @@ class Evaluator:
         mask = present.astype(np.uint8)
         edges = self._manifest.topology.edges
         gateways = [list(edge) for edge in edges] or [list(range(mask.shape[1]))]
+        there = np.stack([present[:, below].any(axis=1) for below in gateways], axis=1)
         outcomes: dict[ExitName, ExitOutcome] = {}
         local = [
             _in_batches(section, scores=scores[:, below], mask=mask[:, below])["logits"]
@@ -107,7 +115,7 @@ class Evaluator:
             if (section := self.sections.get(f"local/{k}"))
         ]
         if local:
-            outcomes["local"] = self._together("local", local, gateways, present)
+            outcomes["local"] = self._exit("local", local, there)
         upward, upward_mask = features, mask
         edge = [
             _in_batches(section, features=features[:, below], mask=mask[:, below])
@@ -115,11 +123,9 @@ class Evaluator:
             if (section := self.sections.get(f"edge/{k}"))
         ]
         if edge:
-            logits = [got["logits"] for got in edge]
-            outcomes["edge"] = self._together("edge", logits, gateways, present)
+            outcomes["edge"] = self._exit("edge", [got["logits"] for got in edge], there)
             upward = np.stack([got["edge_features"] for got in edge], axis=1)
-            there = [present[:, below].any(axis=1) for below in gateways]
-            upward_mask = np.stack(there, axis=1).astype(np.uint8)
+            upward_mask = there.astype(np.uint8)
         if cloud := self.sections.get("cloud"):
             got = _in_batches(cloud, features=upward, mask=upward_mask)
             outcomes["cloud"] = self._outcome("cloud", got["logits"])
@@ -149,20 +155,22 @@ class Evaluator:
             if info.threshold is not None
         }
 
-    def _together(
+    def _exit(
         self,
         name: ExitName,
         logits: list[npt.NDArray[np.int32]],
-        gateways: list[list[int]],
-        present: npt.NDArray[np.bool_],
+        there: npt.NDArray[np.bool_],
     ) -> ExitOutcome:
-        """One outcome of several gateways' logits (N, K): the sum over those with a camera."""
-        if len(logits) == 1:
+        """What gateways with logits (N, K) each and a camera `there` (N, E) say together."""
+        scales = self._manifest.edge_scales
+        if scales is msgspec.UNSET:
             return self._outcome(name, logits[0])
-        there = np.stack([present[:, below].any(axis=1) for below in gateways]).astype(np.int32)
-        # Sections keep logits within 2**24 and a site has 32 gateways at most: no overflow.
-        total = (np.stack(logits) * there[:, :, None]).sum(axis=0, dtype=np.int32)
-        return self._outcome(name, total)
+        scale = scales[name]
+        scores = np.stack([quantise(own, scale) for own in logits], axis=1)
+        scores = np.where(there[:, :, None], scores, 0).astype(np.uint8)
+        join = self.sections[f"join/{name}"]
+        joined = _in_batches(join, scores=scores, mask=there.astype(np.uint8))
+        return self._outcome(name, joined["logits"])
 
     def _outcome(self, name: ExitName, logits: npt.NDArray[np.int32]) -> ExitOutcome:
         scale = self._manifest.exits[name].logit_scale

@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
-from ddnn.bundle import Bundle, Manifest
-from ddnn.section import Section, load_sections
+from ddnn.bundle import Bundle
+from ddnn.place import Place
+from ddnn.section import load_sections
 from ddnn.tier import I32, U8, ExitName
-
-
-def gateway_roles(manifest: Manifest, edge: int = 0) -> set[str]:
-    """Roles that the gateway of edge number `edge` runs."""
-    return {role for role in (f"local/{edge}", f"edge/{edge}") if manifest.section(role)}
 
 
 class GatewaySections:
     """`ddnn.tier.NodeSections` over onnxruntime.
 
     Args:
-        bundle: holds at least the roles of `gateway_roles`.
-        edge: number of the edge in the bundle's topology.
+        bundle: holds at least the roles of the place.
+        place: of the gateway.
 
     Raises:
         BundleError: a section cannot be loaded or fails its self-test.
     """
 
-    def __init__(self, bundle: Bundle, edge: int = 0) -> None:
+    def __init__(self, bundle: Bundle, place: Place) -> None:
         manifest = bundle.manifest
         loaded = load_sections(bundle)
-        self._local: Section | None = loaded.get(f"local/{edge}")
-        self._edge: Section | None = loaded.get(f"edge/{edge}")
-        edges = manifest.topology.edges
-        cameras = edges[edge] if edges else tuple(range(manifest.topology.cameras))
-        device = manifest.section(f"device/{cameras[0]}")
-        assert device is not None  # decode_manifest has seen to it
+        tiers: tuple[ExitName, ExitName] = ("local", "edge")
+        found = {
+            tier: loaded[role]
+            for role in place.roles(manifest)
+            for tier in tiers
+            if tier in role.split("/")
+        }
+        self._local, self._edge = found.get("local"), found.get("edge")
+        self._joins = place.kind == "edges"
         self.tag = bundle.tag
-        self.members = len(cameras)
+        self.members = len(place.numbers)
         self.classes = len(manifest.classes)
-        self.feature_bytes = next(t.shape[0] for t in device.outputs if t.name == "features")
         self.scales: dict[ExitName, float] = {
             name: info.logit_scale for name, info in manifest.exits.items()
         }
+        if place.has_parent and manifest.edge_scales is not msgspec.UNSET:
+            self.scales = dict(manifest.edge_scales)
         self.thresholds: dict[ExitName, float] = {
             name: info.threshold
             for name, info in manifest.exits.items()
@@ -49,6 +50,17 @@ class GatewaySections:
         self.has_local = self._local is not None
         self.has_edge = self._edge is not None
         self.has_cloud = manifest.section("cloud") is not None
+        if self._joins:
+            cloud = manifest.section("cloud")
+            assert cloud is not None  # decode_manifest has seen to it
+            self.score_bytes = self.classes if self.has_local else 0
+            self.feature_bytes = self.classes + cloud.inputs[0].shape[1]
+            return
+        device = manifest.section(f"device/{place.numbers[0]}")
+        assert device is not None  # as above
+        lengths = {tensor.name: tensor.shape[0] for tensor in device.outputs}
+        self.score_bytes = lengths.get("scores", 0)
+        self.feature_bytes = lengths["features"]
 
     def local(self, scores: U8, mask: U8) -> I32:
         """Scores (M, K) and mask (M,) -> logits (K,)."""
@@ -56,8 +68,16 @@ class GatewaySections:
         (logits,) = self._local.run_one(scores, mask)
         return logits.astype(np.int32)
 
-    def edge(self, features: U8, mask: U8) -> tuple[I32, bytes]:
-        """Features (M, B) and mask (M,) -> logits (K,), packed edge features."""
+    def edge(self, features: U8, mask: U8) -> tuple[I32, dict[int, bytes]]:
+        """Features (M, B) and mask (M,) -> logits (K,), and what the cloud gets: by its member.
+
+        Of edges, a row is the scores of its edge exit and then its own features.
+        """
         assert self._edge is not None
+        if self._joins:
+            (logits,) = self._edge.run_one(features[:, : self.classes], mask)
+            own = features[:, self.classes :]
+            upward = {int(k): own[k].tobytes() for k in np.flatnonzero(mask)}
+            return logits.astype(np.int32), upward
         logits, edge_features = self._edge.run_one(features, mask)
-        return logits.astype(np.int32), edge_features.tobytes()
+        return logits.astype(np.int32), {0: edge_features.tobytes()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-#: Of a node's own SUMMARY: score steps per natural logarithm unit of its local exit's logits.
+#: Of an edge's own scores: steps per natural logarithm unit of its exit's logits.
 STEPS_PER_NAT = 16
 
 
@@ -17,12 +17,14 @@ def clearness(scores: bytes) -> int:
     return first - second
 
 
-def quantise(logits: npt.NDArray[np.int32], scale: float) -> bytes:
-    """Logits (K,) int32 of a local exit -> K score bytes for a parent.
+def quantise(logits: npt.NDArray[np.int32], scale: float) -> npt.NDArray[np.uint8]:
+    """Logits (..., K) int32 of an edge's exit -> scores (..., K) uint8 for the node above.
 
     Only differences matter in a softmax, so the best class is put at the top of the range and
     what is more than 255 steps (16 nats, a factor of nine million) behind it is cut off.
     """
-    nats = (logits.astype(np.float64) - float(logits.max())) * scale
+    whole = logits.astype(np.int64)
+    nats = (whole - whole.max(axis=-1, keepdims=True)) * scale
     steps = np.clip(np.round(nats * STEPS_PER_NAT), -255, 0) + 255
-    return steps.astype(np.uint8).tobytes()
+    scores: npt.NDArray[np.uint8] = steps.astype(np.uint8)
+    return scores

@@ -15,12 +15,13 @@ the actions that come back. One frame's way, from top to bottom:
    is decided, marked degraded with the reason.
 
 Every slot ends exactly once: decided, decided degraded, expired when no exit could say anything,
-or passed on to the parent. `counts` holds the ledger:
+or passed on to the parent (`Passed`). `counts` holds the ledger:
 opened = decided + degraded + expired + passed + still open.
 
 A node with a parent is a member of it and decides nothing: after step 1 it reports its own scores
 (`Report`), and when the parent asks (`on_parent_request`) it goes through step 3, runs its edge
-section and hands up its features (`Feed`). So nodes can be stacked to any depth.
+section and hands up its edge exit's scores and its features (`Feed`), by which the parent judges
+its own edge exit before it calls the cloud. So nodes can be stacked to any depth.
 
 A decision is made of one bundle only: a frame with another tag is counted and dropped. What the
 engine keeps is bounded: `max_open_slots` slots and `max_open_bytes` of frames (the oldest slot is
@@ -49,6 +50,7 @@ from ddnn.actions import (
     Expired,
     Feed,
     NodeSections,
+    Passed,
     Report,
     Request,
     Stage,
@@ -72,6 +74,7 @@ __all__ = [
     "Expired",
     "Feed",
     "NodeSections",
+    "Passed",
     "Report",
     "Request",
     "Tier",
@@ -80,6 +83,7 @@ __all__ = [
 
 #: As plain integers: an operation on an enumeration's member costs a microsecond per frame.
 _ABSENT, _BACKLOG, _UNSERVED = int(Flag.ABSENT), int(Flag.BACKLOG), int(Flag.UNSERVED)
+_PARTIAL = int(Flag.PARTIAL)
 
 Best = tuple[ExitName, Verdict, tuple[int, ...]]
 
@@ -89,8 +93,8 @@ class _Slot:
 
     __slots__ = (
         "absent", "asked", "best", "boots", "deadline", "escalation", "features", "gone",
-        "held_bytes", "late", "payload_bytes", "scores", "stage", "stage_began", "stage_s",
-        "step", "steps_left",
+        "held_bytes", "late", "partial", "payload_bytes", "scores", "stage", "stage_began",
+        "stage_s", "step", "steps_left",
     )  # fmt: skip
 
     def __init__(self, now: float, deadline: float, *, late: bool) -> None:
@@ -107,6 +111,7 @@ class _Slot:
         self.steps_left: list[list[int]] = []
         self.features: dict[int, bytes] = {}
         self.gone: set[int] = set()
+        self.partial = False
         self.best: Best | None = None
         self.escalation = b""
         self.payload_bytes = 0
@@ -182,7 +187,7 @@ class Tier:
             return []
         absent = bool(frame.flags & _ABSENT)
         backlog = bool(frame.flags & _BACKLOG)
-        wanted = self.sections.classes if self.sections.has_local and not absent else 0
+        wanted = 0 if absent else self.sections.score_bytes
         if len(frame.body) != wanted:
             self.counts["malformed"] += 1
             return []
@@ -238,6 +243,7 @@ class Tier:
             state.gone.add(member)
         else:
             state.features[member] = frame.body
+            state.partial |= bool(frame.flags & _PARTIAL)
         self._accepted(state, frame)
         return self._shed(now) + self._advance(slot, now)
 
@@ -280,7 +286,7 @@ class Tier:
         state = self._open.get(slot)
         if state is None:
             self.counts["late" if slot in self._closed else "unasked"] += 1
-            return [Feed(slot, None)] if slot in self._closed else []
+            return [Feed(slot, None)] if self._has_parent and slot in self._closed else []
         if state.stage != "parent":
             self.counts["duplicate"] += 1
             return []
@@ -406,25 +412,28 @@ class Tier:
                 sum(1 << member for member in used), [state.features[m] for m in used]
             )
             return self._escalate(slot, state, body, now)
-        edge_features = self._judge_edge(state)
-        assert state.best is not None
+        logits, upward = self._judge_edge(state)
         if self._has_parent:
-            return self._pass_on(slot, Feed(slot, edge_features))
+            scores = quantise(logits, self.sections.scales["edge"]).tobytes()
+            partial = state.partial or bool(state.asked - state.features.keys())
+            return self._pass_on(slot, Feed(slot, scores + upward[0], partial))
+        assert state.best is not None
         if not self.sections.has_cloud or exits(state.best[1].entropy, self.thresholds["edge"]):
             return self._decide_best(slot, None, now)
-        return self._escalate(slot, state, wire.pack_escalation(1, [edge_features]), now)
+        members = sorted(upward)
+        body = wire.pack_escalation(sum(1 << m for m in members), [upward[m] for m in members])
+        return self._escalate(slot, state, body, now)
 
-    def _judge_edge(self, state: _Slot) -> bytes:
+    def _judge_edge(self, state: _Slot) -> tuple[I32, dict[int, bytes]]:
         features = np.zeros((self.sections.members, self.sections.feature_bytes), np.uint8)
         mask = np.zeros(self.sections.members, np.uint8)
         for member, body in state.features.items():
             features[member] = np.frombuffer(body, np.uint8)
             mask[member] = 1
-        logits, edge_features = self.sections.edge(features, mask)
-        if "edge" in self.sections.scales:
-            verdict = judge(logits, self.sections.scales["edge"])
-            state.best = ("edge", verdict, tuple(sorted(state.features)))
-        return edge_features
+        logits, upward = self.sections.edge(features, mask)
+        verdict = judge(logits, self.sections.scales["edge"])
+        state.best = ("edge", verdict, tuple(sorted(state.features)))
+        return logits, upward
 
     def _escalate(self, slot: int, state: _Slot, body: bytes, now: float) -> list[Action]:
         if not self._breaker.take(now):
@@ -437,18 +446,20 @@ class Tier:
 
     def _report(self, slot: int, state: _Slot, now: float) -> list[Action]:
         if not state.scores:
-            return self._pass_on(slot, Report(slot, None))
+            return self._pass_on(slot, Report(slot, None, state.late))
         scores = b""
         if self.sections.has_local:
-            scores = quantise(self._local_logits(state), self.sections.scales["local"])
-        state.enter("parent", now, self.config.parent_wait_s)
-        return [Report(slot, scores)]
+            logits = self._local_logits(state)
+            scores = quantise(logits, self.sections.scales["local"]).tobytes()
+        wait_s = self.config.parent_wait_s + state.late * self.config.backlog_wait_s
+        state.enter("parent", now, wait_s)
+        return [Report(slot, scores, state.late)]
 
     def _pass_on(self, slot: int, action: Action | None) -> list[Action]:
         """End a slot whose decision is the parent's."""
         self.counts["passed"] += 1
         self._forget(slot)
-        return [action] if action else []
+        return [action, Passed(slot)] if action else [Passed(slot)]
 
     # -- the ends --------------------------------------------------------------------------
 
@@ -460,7 +471,7 @@ class Tier:
             self.counts[f"expired.{reason}"] += 1
             self._forget(slot)
             return [Expired(slot, reason)]
-        if reason is None and state.asked - state.features.keys():
+        if reason is None and (state.partial or state.asked - state.features.keys()):
             reason = "features_missing"
         return self._decide(slot, state, state.best, reason, now)
 
@@ -496,6 +507,8 @@ class Tier:
         """End it with whatever is there; used when there is no room or no time left."""
         state = self._open[slot]
         if self._has_parent:
+            if state.stage == "summaries" and state.scores:
+                return [*self._report(slot, state, now), *self._pass_on(slot, None)]
             feed = Feed(slot, None) if state.stage == "features" else None
             return self._pass_on(slot, feed)
         if state.stage == "summaries" and state.scores and self.sections.has_local:

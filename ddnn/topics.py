@@ -10,10 +10,17 @@ topic           who writes it                          what
 <site>/q/<n>    the site's gateway                     REQUEST frames, QoS 1
 <site>/x        the site's gateway                     ESCALATION frames, QoS 1
 <site>/a        a cloud worker (MQTT 5 response)       ANSWER frames, QoS 1
+<site>/S/<k>    edge gateway k                         SUMMARY frames, QoS 0
+<site>/F/<k>    edge gateway k                         FEATURES frames, QoS 1
+<site>/Q/<k>    the site's gateway                     REQUEST frames, QoS 1
 ==============  =====================================  ===========================
 
-What people and tools read is JSON under ddnn/<site>/: decision, ledger (retained),
-status/<node> (retained, with a will), model/manifest and model/section/<sha256>/<i> (retained).
+The last three exist where a site has several edges: its edge gateways are members of the site's
+gateway as cameras are of an edge gateway, which then writes `<site>/q/<n>`.
+
+What people and tools read is JSON under ddnn/<site>/: decision, ledger and ledger/<node> of an
+edge gateway (retained), status/<node> (retained, with a will), model/manifest and
+model/section/<sha256>/<i> (retained).
 What they write there: settings (retained) and recall, a consumer's request for past decisions.
 """
 
@@ -52,6 +59,18 @@ def request(site: str, member: int) -> str:
     return f"{site}/q/{member}"
 
 
+def edge_summary(site: str, edge: int) -> str:
+    return f"{site}/S/{edge}"
+
+
+def edge_features(site: str, edge: int) -> str:
+    return f"{site}/F/{edge}"
+
+
+def edge_request(site: str, edge: int) -> str:
+    return f"{site}/Q/{edge}"
+
+
 def escalation(site: str) -> str:
     return f"{site}/x"
 
@@ -66,6 +85,11 @@ def decision(site: str) -> str:
 
 def ledger(site: str) -> str:
     return f"ddnn/{site}/ledger"
+
+
+def edge_ledger(site: str, node: str) -> str:
+    """Of an edge gateway; the site's own counts what the site decided."""
+    return f"ddnn/{site}/ledger/{node}"
 
 
 def settings(site: str) -> str:
@@ -120,6 +144,14 @@ def summary_filter(site: str) -> str:
 
 def features_filter(site: str) -> str:
     return f"{site}/f/+"
+
+
+def edge_summary_filter(site: str) -> str:
+    return f"{site}/S/+"
+
+
+def edge_features_filter(site: str) -> str:
+    return f"{site}/F/+"
 
 
 def status_filter(site: str) -> str:

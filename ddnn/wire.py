@@ -15,8 +15,11 @@ offset  type   meaning
 Bodies, by kind:
 
 ===  ==========  ==========================================================
-1    SUMMARY     one u8 score per class; empty when ABSENT is set
-2    FEATURES    the packed feature bits as the section emits them
+1    SUMMARY     one u8 score per class; empty when ABSENT is set, and where
+             there is no local exit to tell
+2    FEATURES    the features as the section emits them (packed bits, or a
+             picture where pictures go to the cloud); of an edge gateway
+             one u8 score per class of its edge exit, then its features
 3    REQUEST     empty: "send your features of this slot"
 4    ESCALATION  u32 mask of members (bit i: member i is there), then the
                  packed features of the members there, ascending, all of
@@ -44,6 +47,7 @@ HEADER_BYTES = HEADER.size
 SLOT_MODULUS = 2**32
 #: Longest body that a decoder accepts; a raw 256x256 colour image of six cameras fits.
 MAX_BODY_BYTES = 2_000_000
+ESCALATION_MASK_BYTES = 4
 MAX_MEMBERS = 32
 
 
@@ -64,11 +68,12 @@ class Flag(IntFlag):
     ABSENT = 1  #: the camera delivered no view of the scene, or saw nothing in it
     BACKLOG = 2  #: sent late, after an outage
     UNSERVED = 4  #: an ANSWER without logits: the cloud does not have this bundle
+    PARTIAL = 8  #: FEATURES of an edge gateway that lacks some of those it asked for
 
 
 _KIND_BY_BYTE = {(FORMAT_VERSION << 4) | kind: kind for kind in Kind}
 _NO_BODY = int(Flag.ABSENT | Flag.UNSERVED)
-_KNOWN_FLAGS = int(Flag.ABSENT | Flag.BACKLOG | Flag.UNSERVED)
+_KNOWN_FLAGS = int(Flag.ABSENT | Flag.BACKLOG | Flag.UNSERVED | Flag.PARTIAL)
 
 
 class Frame(NamedTuple):
@@ -133,7 +138,7 @@ def unwrap_slot(slot: int, near: int) -> int:
 
 def pack_escalation(mask: int, features: list[bytes]) -> bytes:
     """Body of an ESCALATION: `features` of the members in `mask`, ascending, equal lengths."""
-    return mask.to_bytes(4, "little") + b"".join(features)
+    return mask.to_bytes(ESCALATION_MASK_BYTES, "little") + b"".join(features)
 
 
 def unpack_escalation(

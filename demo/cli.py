@@ -15,11 +15,18 @@ from rich.console import Console
 
 from demo.prepare import prepare
 from demo.run import print_summary, run_demo
+from training.preset import presets
 
 
 @click.command()
 @click.option("--data", help="Data set to train on and replay  [default: the built-in one]")
 @click.option("--split", help="Split of a data set that has several, for example random or object.")
+@click.option(
+    "--preset",
+    type=click.Choice(list(presets())),
+    metavar="NAME",
+    help="Train one of the shapes of the paper's Figure 2 (`ddnn train --help`) and run that.",
+)
 @click.option(
     "--period-s",
     type=click.FloatRange(0.01, 60),
@@ -39,6 +46,7 @@ from demo.run import print_summary, run_demo
 def demo(
     data: str | None,
     split: str | None,
+    preset: str | None,
     period_s: float,
     limit: int | None,
     out: Path,
@@ -51,7 +59,7 @@ def demo(
     """
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(soft_wrap=not sys.stdout.isatty())
-    samples, bundle = prepare(data, split, out, retrain=retrain)
+    samples, bundle = prepare(data, split, out, preset=preset, retrain=retrain)
     test = samples.subset(samples.test if limit is None else samples.test[:limit])
     console.print(
         f"data        {samples.name}: {len(test)} test samples, "

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import msgspec
 
 from ddnn import status, topics
+from ddnn.bundle import Topology
 from ddnn.decisions import PublishedDecision, decode
 from ddnn.errors import WireError
 from ddnn.mqtt import Client, Message
+from ddnn.place import edge_gateways
 from ddnn.status import Status
 
 
@@ -61,20 +63,25 @@ class Observer:
             return dict(self._ledger)
 
     @property
+    def statuses(self) -> dict[str, Status]:
+        """The last status of every node by name."""
+        with self._lock:
+            return dict(self._statuses)
+
+    @property
     def devices(self) -> dict[str, Status]:
         """Statuses of the camera agents by node name."""
-        with self._lock:
-            return {n: s for n, s in self._statuses.items() if n.startswith("device-")}
+        return {n: s for n, s in self.statuses.items() if n.startswith("device-")}
 
-    def ready(self, site: str, devices: int, bundle_id: str) -> bool:
-        """Whether all agents, the gateway and a worker run this bundle."""
+    def ready(self, site: str, topology: Topology, bundle_id: str) -> bool:
+        """Whether all agents, all gateways and a worker run this bundle."""
         with self._lock:
             running = [
                 s.node
                 for s in self._statuses.values()
                 if s.state == "online" and bundle_id in (s.bundle, s.sites.get(site))
             ]
-        return len(running) == devices + 2
+        return len(running) == topology.cameras + 2 + len(edge_gateways(topology))
 
     def _on_decision(self, message: Message) -> None:
         try:

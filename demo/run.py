@@ -15,6 +15,7 @@ from ddnn.bundle import Bundle
 from ddnn.errors import DdnnError
 from ddnn.evaluate import evaluate
 from ddnn.mqtt import Client
+from ddnn.place import edge_gateways
 from demo.observer import Observer, Seen
 from demo.report import Report, make_report, summary_lines
 from demo.system import System, write_replay
@@ -43,7 +44,7 @@ def run_demo(
     system = System(
         folder / "run",
         replay,
-        manifest.topology.cameras,
+        manifest.topology,
         site=SITE,
         period_s=period_s,
         gateway_options=GATEWAY_WAITS,
@@ -62,12 +63,15 @@ def run_demo(
             )
             system.start_services()
             system.wait_until(
-                lambda: observer.ready(SITE, manifest.topology.cameras, bundle.bundle_id),
+                lambda: observer.ready(SITE, manifest.topology, bundle.bundle_id),
                 "starting all processes",
                 READY_WITHIN_S,
             )
+            edges = len(edge_gateways(manifest.topology))
             console.print(
-                f"processes   {manifest.topology.cameras} device agents, 1 gateway, 1 cloud worker"
+                f"processes   {manifest.topology.cameras} device agents, "
+                + (f"{edges} edge gateways, " if edges else "")
+                + "1 gateway, 1 cloud worker"
             )
             first_slot = int((time.time() + 1.0) / period_s) + 1
             start = msgspec.json.encode({"first_slot": first_slot})
@@ -149,14 +153,14 @@ def _line(seen: Seen, first_slot: int, truth: str) -> str:
             f"{mark}"
         )
     colour = {"local": "cyan", "edge": "yellow", "cloud": "magenta"}.get(decision.exit or "", "dim")
-    cameras = "".join(
+    members = "".join(
         str(n) if n in decision.used else ("-" if n in decision.absent else ".")
         for n in range(len(decision.used) + len(decision.absent) + len(decision.missing))
     )
     degraded = f"  [red]degraded: {decision.degraded}[/red]" if decision.degraded else ""
     return (
         f"#{decision.slot - first_slot:<4} [{colour}]{decision.exit or '':<5}[/{colour}] "
-        f"cameras {cameras}  {seen.latency_s * 1000:6.1f} ms  {verdict}{degraded}"
+        f"{decision.members} {members}  {seen.latency_s * 1000:6.1f} ms  {verdict}{degraded}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The processes of a site: broker, cloud worker, gateway and one agent per camera."""
+"""The processes of a site: broker, cloud worker, gateways and one agent per camera."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Self
 import numpy as np
 
 from broker.mosquitto import LocalBroker
+from ddnn.bundle import Topology
 from ddnn.errors import DdnnError
+from ddnn.place import edge_gateways, gateway_node
 from ddnn.processes import Child, start_child, stop_children
 from training.datasets.base import MultiCameraSet
 
@@ -23,7 +25,8 @@ class System:
     Args:
         folder: for logs, stores and the replay file; one log per process.
         replay: the replay file that the agents show.
-        cameras: how many agents.
+        topology: how many agents and edge gateways. Where it sends pictures to the cloud the
+            agents are told to allow that.
         site, period_s: of the site.
         gateway_options: further options of `ddnn gateway`.
     """
@@ -32,7 +35,7 @@ class System:
         self,
         folder: Path,
         replay: Path,
-        cameras: int,
+        topology: Topology,
         *,
         site: str = "demo",
         period_s: float = 0.1,
@@ -43,7 +46,7 @@ class System:
         self.broker = LocalBroker(directory=folder / "broker")
         self.children: dict[str, Child] = {}
         self._replay = replay
-        self._cameras = cameras
+        self._topology = topology
         self._common = ("--site", site, "--period-s", str(period_s))
         self._gateway_options = gateway_options
 
@@ -64,11 +67,18 @@ class System:
             self.broker.stop()
 
     def start_services(self) -> None:
-        """Start cloud worker, gateway and agents; they find bundle and each other by topics."""
+        """Start cloud worker, gateways and agents; they find bundle and each other by topics."""
         self.start("cloud-0", "cloud", "--worker", "cloud-0")
         self.start("gateway", "gateway", *self._common, *self._gateway_options)
-        for camera in range(self._cameras):
+        for edge in edge_gateways(self._topology):
+            self.start_edge(edge)
+        for camera in range(self._topology.cameras):
             self.start_device(camera)
+
+    def start_edge(self, edge: int) -> None:
+        """Start (again) the gateway of one of several edges."""
+        command = ("gateway", "--edge", str(edge))
+        self.start(gateway_node(edge), *command, *self._common, *self._gateway_options)
 
     def start_device(self, camera: int) -> None:
         """Start (again) the agent of one camera."""
@@ -77,6 +87,7 @@ class System:
             "device",
             *self._common,
             *("--camera", str(camera), "--source", f"replay:{self._replay}"),
+            *(("--send-images", "true") if self._topology.sends_images else ()),
         )
 
     def start(self, name: str, *args: str) -> None:

@@ -2,6 +2,10 @@
 
 The device section makes scores and packed features of one view in one call. The scores leave at
 once as a SUMMARY; the features stay in a ring of the last slots and leave only on REQUEST.
+
+A bundle may leave everything to the cloud: then a device's features are the picture itself, and a
+SUMMARY says no more than that there is one. Such a bundle is refused unless the device's owner has
+allowed pictures to leave it.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ class DeviceSection(Protocol):
     """What an agent needs of a `ddnn.section.Section`."""
 
     def run_one(self, *inputs: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[Any], ...]:
-        """Image (H, W, C) uint8 -> scores (K,) uint8, features (B,) uint8."""
+        """Image (H, W, C) uint8 -> scores (K,) uint8 (where it has them), features (B,) uint8."""
         ...
 
 
@@ -47,6 +51,7 @@ class Agent:
         camera: number of this camera in the bundle.
         boot: boot id of this process.
         ring_slots: how many slots' features are kept for requests.
+        send_images: whether a bundle may send the pictures themselves.
         make_section: makes a bundle's section run.
     """
 
@@ -56,6 +61,8 @@ class Agent:
         boot: int,
         ring_slots: int = 64,
         make_section: Callable[[SectionInfo, bytes], DeviceSection] = onnx_section,
+        *,
+        send_images: bool = False,
     ) -> None:
         self.camera = camera
         self.role = f"device/{camera}"
@@ -64,6 +71,7 @@ class Agent:
         self._ring_slots = ring_slots
         self._lock = threading.Lock()
         self._make_section = make_section
+        self._send_images = send_images
         self._section: DeviceSection | None = None
         self._tag = 0
         self._view: tuple[int, ...] = ()
@@ -74,8 +82,14 @@ class Agent:
         """Run this bundle from the next view on; the ring starts empty.
 
         Raises:
-            BundleError: its section cannot be used; the one running stays.
+            BundleError: its section cannot be used, or it sends pictures and may not; the one
+                running stays.
         """
+        if bundle.manifest.topology.sends_images and not self._send_images:
+            raise BundleError(
+                "bundle sends raw pictures to the cloud, and this device does not allow that; "
+                "its owner can, with the setting send_images = true"
+            )
         info = bundle.manifest.section(self.role)
         if info is None:
             raise BundleError(f"bundle has no section {self.role} for this camera")
@@ -115,13 +129,12 @@ class Agent:
             if image.shape != self._view:
                 self.counts["views_of_wrong_size"] += 1
                 return None
-            scores, features = self._section.run_one(image)
+            *scores, features = self._section.run_one(image)
             place = slot % self._ring_slots
             self._ring[place] = features
             self._ring_slot[place] = slot
-            return wire.encode(
-                Kind.SUMMARY, tag=self._tag, boot=self._boot, slot=slot, body=scores.tobytes()
-            )
+            body = scores[0].tobytes() if scores else b""
+            return wire.encode(Kind.SUMMARY, tag=self._tag, boot=self._boot, slot=slot, body=body)
 
     def features(self, request: Frame, near: int) -> bytes | None:
         """The FEATURES message that a REQUEST asks for.

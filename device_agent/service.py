@@ -39,6 +39,12 @@ class DeviceSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fie
     ring_slots: Annotated[
         int, msgspec.Meta(ge=1, le=4096, description="Slots whose features are kept for requests.")
     ] = 64
+    send_images: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Accept a bundle that sends raw pictures to the cloud (shape cloud only)."
+        ),
+    ] = False
     outbox_bytes: Annotated[
         int,
         msgspec.Meta(ge=0, le=10**9, description="Summaries kept while the broker is away, bytes."),
@@ -82,7 +88,9 @@ class DeviceService:
         self._settings = settings
         self._stop = stop
         self._source = open_source(settings.source, settings.camera)
-        self._agent = Agent(settings.camera, boot_id(), settings.ring_slots)
+        self._agent = Agent(
+            settings.camera, boot_id(), settings.ring_slots, send_images=settings.send_images
+        )
         self._camera = Camera(
             CameraRules(
                 site=settings.site,

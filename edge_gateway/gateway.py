@@ -1,4 +1,7 @@
-"""The rules of one site's gateway around the engine: messages in, effects out. No I/O.
+"""The rules of one gateway around the engine: messages in, effects out. No I/O.
+
+The site's gateway decides. Where a site has several edges its members are edge gateways instead of
+cameras; those run the same rules, and report upwards where the site's would decide (`ddnn.place`).
 
 One message's way, from top to bottom: `on_message` sorts by topic; `_on_frame` checks the slot
 against the window, hands the frame to the engine and keeps what the engine took; `_carry_out`
@@ -29,18 +32,23 @@ from ddnn.journal import encode as encode_record
 from ddnn.journal import read as read_journal
 from ddnn.message import Message, Publish
 from ddnn.outbox import Outbox
+from ddnn.place import Place, gateway_node
 from ddnn.tier import (
     Action,
     Decision,
     Escalate,
     ExitName,
     Expired,
+    Feed,
     NodeSections,
+    Passed,
+    Report,
     Request,
     Tier,
     TierConfig,
 )
 from ddnn.wire import Flag, Frame, Kind
+from edge_gateway.upward import upward
 
 #: Cloud workers whose availability is remembered: names come from the network.
 MAX_WORKERS = 1000
@@ -117,12 +125,13 @@ class Gateway:
         self.outbox = Outbox(
             max_bytes=rules.outbox_bytes, max_age_s=rules.outbox_age_s, counts=self.counts
         )
+        self.place = Place(None, "cameras", ())
         self._classes: tuple[str, ...] = ()
         self._curve: Curve | None = None
         self._tuning = tuning.Tuning()
         self._budget: TrafficBudget | None = None
         self._received_bytes = 0
-        self._up: dict[int, bool] = {}
+        self._up: dict[str, bool] = {}
         self._workers: dict[str, bool] = {}
         self._next_recall = 0.0
         self._restored = False
@@ -133,8 +142,10 @@ class Gateway:
     def on_message(self, message: Message, now: float, wall: float) -> list[Effect]:
         """Anything the gateway subscribes to."""
         topic, site = message.topic, self.rules.site
-        if topic.startswith((f"{site}/s/", f"{site}/f/")):
+        if topic.startswith((f"{site}/s/", f"{site}/f/", f"{site}/S/", f"{site}/F/")):
             return self._on_frame(message, now, wall)
+        if topic.startswith(f"{site}/Q/"):
+            return self._on_parent_request(message, now, wall)
         if topic == topics.answer(site):
             return self._on_answer(message, now, wall)
         if topic.startswith("ddnn/_cloud/status/"):
@@ -153,12 +164,17 @@ class Gateway:
         if received is None:
             return []
         frame, slot = received
-        member = topics.member_of(message.topic)
+        number = topics.member_of(message.topic)
         if self.tier is None:
             self.counts["frames_without_bundle"] += 1
             return []
-        if member is None:
+        if number is None:
             self.counts["malformed"] += 1
+            return []
+        edges = message.topic[len(self.rules.site) + 1] in "SF"
+        member = self.place.member(number)
+        if member is None or edges != (self.place.kind == "edges"):
+            self.counts["unknown_member"] += 1
             return []
         self._received_bytes += len(message.payload)
         return self._feed(member, slot, frame, message.payload, now)
@@ -177,6 +193,16 @@ class Gateway:
             effects = self._remember(Accepted(slot, member, payload))
         return effects + self._carry_out(actions, now)
 
+    def _on_parent_request(self, message: Message, now: float, wall: float) -> list[Effect]:
+        received = self._decode(message, wall)
+        if received is None or self.tier is None or not self.place.has_parent:
+            return []
+        frame, slot = received
+        if frame.kind is not Kind.REQUEST or frame.tag != self.tier.sections.tag:
+            self.counts["requests_refused"] += 1
+            return []
+        return self._carry_out(self.tier.on_parent_request(slot, now), now)
+
     def _on_answer(self, message: Message, now: float, wall: float) -> list[Effect]:
         received = self._decode(message, wall)
         if received is None or self.tier is None:
@@ -190,18 +216,22 @@ class Gateway:
 
     def _on_status(self, message: Message, now: float) -> list[Effect]:
         report = status.decode(message.payload)
-        if report is None or not report.node.startswith("device-"):
-            return []
         # The topic says whose status it is; a node may write to its own only.
-        member = topics.member_of(report.node.replace("-", "/"))
-        if member is None or message.topic != topics.status(self.rules.site, report.node):
+        if report is None or message.topic != topics.status(self.rules.site, report.node):
             return []
-        # A device without a bundle is there but cannot report: not worth waiting for.
+        # Numbers are short, so that no more than 20000 names are remembered.
+        number = topics.member_of(report.node.replace("-", "/"))
+        if number is None or report.node not in (f"device-{number}", gateway_node(number)):
+            return []
+        # A node without a bundle is there but cannot report: not worth waiting for.
         up = report.state == "online" and report.bundle is not None
-        if self._up.get(member) == up:
+        if self._up.get(report.node) == up:
             return []
-        self._up[member] = up
-        return self._carry_out(self.tier.on_member(member, up, now), now) if self.tier else []
+        self._up[report.node] = up
+        member = self.place.member(number)
+        if self.tier is None or member is None or self.place.node(member) != report.node:
+            return []
+        return self._carry_out(self.tier.on_member(member, up, now), now)
 
     def _on_worker(self, message: Message, now: float) -> list[Effect]:
         report = status.decode(message.payload)
@@ -312,16 +342,33 @@ class Gateway:
         now: float,
         wall: float,
         curve: Curve | None = None,
+        place: Place | None = None,
     ) -> list[Effect]:
-        """Run this bundle's sections from now on; what is open is ended with the old ones."""
+        """Run this bundle's sections from now on; what is open is ended with the old ones.
+
+        Args:
+            curve: for a traffic budget.
+            place: whose sections these are; None: the site's, over cameras 0 to M - 1.
+        """
         effects = self.close("bundle_change", now)
         self._count_engine()
+        self.place = place or Place(None, "cameras", tuple(range(sections.members)))
+        config = self._tier_config
+        if self.place.has_parent:
+            config = config.below_a_parent()
+        elif self.place.kind == "edges":
+            config = config.above_nodes()
         self.tier = Tier(
-            sections, self._tier_config, breaker=self.breaker, closed=self.memory.closed.copy()
+            sections,
+            config,
+            breaker=self.breaker,
+            closed=self.memory.closed.copy(),
+            has_parent=self.place.has_parent,
         )
         self._classes, self._curve = classes, curve
-        for member, up in self._up.items():
-            self.tier.on_member(member, up, now)
+        for member in range(len(self.place.numbers)):
+            if (up := self._up.get(self.place.node(member))) is not None:
+                self.tier.on_member(member, up, now)
         self._tune(self._tuning)
         if not self._restored:
             self._restored = True
@@ -354,6 +401,8 @@ class Gateway:
             if wanted.edge_threshold is not None:
                 thresholds["edge"] = self._calibrated("edge", wanted.edge_threshold)
             if wanted.budget_bytes_s is not None:
+                if self.place.kind == "edges":
+                    raise ConfigError("this gateway hears edge gateways, not what cameras send")
                 if self._curve is None:
                     raise ConfigError("the running bundle has no curve to keep a budget with")
                 budget = TrafficBudget(
@@ -395,8 +444,15 @@ class Gateway:
                     effects += self._remember(Ended(action.slot, ended))
                 case Request():
                     payload = self._encode(Kind.REQUEST, action.slot)
-                    topic = topics.request(self.rules.site, action.member)
+                    topic = self.place.request(self.rules.site, action.member)
                     effects.append(Publish(topic, payload, qos=1))
+                case Report() | Feed():
+                    assert self.tier is not None
+                    assert self.place.edge is not None
+                    tag = self.tier.sections.tag
+                    effects.append(upward(action, self.rules.site, self.place.edge, tag, self.boot))
+                case Passed():
+                    effects += self._remember(Ended(action.slot, ("passed",)))
                 case Escalate():
                     effects.append(
                         Publish(
@@ -412,7 +468,8 @@ class Gateway:
 
     def _end_decided(self, decision: Decision, now: float) -> list[Effect]:
         rules = self.rules
-        payload = encode(describe(decision, rules.site, self._classes, rules.period_s))
+        described = describe(decision, rules.site, self._classes, rules.period_s, self.place.kind)
+        payload = encode(described)
         ended = [
             "degraded" if decision.degraded else "decided",
             f"exit.{decision.exit or 'nothing_seen'}",

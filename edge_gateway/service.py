@@ -16,24 +16,40 @@ import msgspec
 
 from ddnn import status, topics
 from ddnn.budget import Curve
-from ddnn.bundle import Bundle
+from ddnn.bundle import Bundle, Manifest
 from ddnn.config import SiteSettings, boot_id
 from ddnn.errors import ConfigError
 from ddnn.journal_file import JournalFile
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Will
-from ddnn.node import GatewaySections, gateway_roles
+from ddnn.node import GatewaySections
+from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
 
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
-NODE = "gateway"
 
 
 class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of `ddnn gateway`."""
+    """Settings of `ddnn gateway`.
 
+    Above edge gateways the waits for summaries and features are doubled, since edge gateways wait
+    that long themselves: the same settings are right for all gateways of a site.
+    """
+
+    edge: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=0,
+                le=31,
+                description="Number of this edge gateway in a bundle of several edges: it reports "
+                "to the site's gateway. Left out: this is the site's gateway, which decides.",
+            ),
+        ]
+        | None
+    ) = None
     summary_wait_s: Annotated[
         float,
         msgspec.Meta(ge=0.001, le=60, description="Longest wait for a slot's summaries, seconds."),
@@ -78,18 +94,22 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class GatewayService:
-    """Runs one site's gateway until `stop` is set."""
+    """Runs one gateway until `stop` is set: the site's, or that of one of several edges."""
 
     def __init__(self, settings: GatewaySettings, stop: threading.Event) -> None:
         self._settings = settings
         self._stop = stop
         self._wake = threading.Condition(threading.Lock())
         self._receipts: dict[int, Receipt] = {}
+        self._edge = settings.edge
+        self._node = gateway_node(self._edge)
+        self._followed: set[str] = set()
         folder = settings.journal or settings.store
         self._journal: JournalFile | None = None
         if folder:
+            name = settings.site if self._edge is None else f"{settings.site}-{self._node}"
             self._journal = JournalFile(
-                Path(folder) / f"{settings.site}.journal",
+                Path(folder) / f"{name}.journal",
                 self._snapshot,
                 max_bytes=settings.journal_bytes,
             )
@@ -101,11 +121,11 @@ class GatewayService:
         self._client = Client(
             settings.broker,
             settings.port,
-            f"{settings.site}-{NODE}",
+            f"{settings.site}-{self._node}",
             keepalive_s=settings.keepalive_s,
             will=Will(
-                topics.status(settings.site, NODE),
-                status.encode(status.Status(node=NODE, state="offline", boot=boot)),
+                topics.status(settings.site, self._node),
+                status.encode(status.Status(node=self._node, state="offline", boot=boot)),
             ),
             on_up=self._connected,
             on_down=self._disconnected,
@@ -113,7 +133,7 @@ class GatewayService:
         self._models = ModelFeed(
             self._client,
             settings.site,
-            gateway_roles,
+            self._roles,
             self._activate,
             store=Path(settings.store) if settings.store else None,
             changed=self._report,
@@ -122,16 +142,16 @@ class GatewayService:
     def run(self) -> None:
         """Decide until stopped; then close what is open and say goodbye."""
         site = self._settings.site
-        for topic_filter, qos in (
-            (topics.summary_filter(site), 0),
-            (topics.features_filter(site), 1),
-            (topics.answer(site), 1),
-            (topics.status_filter(site), 1),
-            (topics.worker_status_filter(), 1),
-            (topics.settings(site), 1),
-            (topics.recall(site), 1),
-        ):
-            self._client.subscribe(topic_filter, self._on_message, qos=qos)
+        own = [
+            topics.answer(site),
+            topics.worker_status_filter(),
+            topics.settings(site),
+            topics.recall(site),
+        ]
+        if self._edge is not None:
+            own = [topics.edge_request(site, self._edge)]
+        for topic_filter in (topics.status_filter(site), *own):
+            self._client.subscribe(topic_filter, self._on_message)
         self._models.start()
         self._client.start()
         try:
@@ -182,9 +202,13 @@ class GatewayService:
         with self._wake:
             self._gateway.on_disconnected()
 
+    def _roles(self, manifest: Manifest) -> set[str]:
+        return Place.of(manifest.topology, self._edge).roles(manifest)
+
     def _activate(self, bundle: Bundle) -> None:
-        sections = GatewaySections(bundle)
         manifest = bundle.manifest
+        place = Place.of(manifest.topology, self._edge)
+        sections = GatewaySections(bundle, place)
         try:
             curve = Curve.of(manifest.calibration, manifest.topology.cameras)
         except ConfigError as error:
@@ -192,7 +216,19 @@ class GatewayService:
             curve = None
         with self._wake:
             now, wall = time.monotonic(), time.time()
-            self._carry_out(self._gateway.activate(sections, manifest.classes, now, wall, curve))
+            activated = self._gateway.activate(sections, manifest.classes, now, wall, curve, place)
+            self._carry_out(activated)
+        self._follow(place)
+
+    def _follow(self, place: Place) -> None:
+        """Subscribe to the members that the bundle gives this gateway, and to no others."""
+        site = self._settings.site
+        wanted = dict.fromkeys(place.summaries(site), 0) | dict.fromkeys(place.features(site), 1)
+        for topic_filter in self._followed - wanted.keys():
+            self._client.unsubscribe(topic_filter)
+        for topic_filter in wanted.keys() - self._followed:
+            self._client.subscribe(topic_filter, self._on_message, qos=wanted[topic_filter])
+        self._followed = set(wanted)
 
     # -- effects -----------------------------------------------------------------------------
 
@@ -229,14 +265,17 @@ class GatewayService:
         with self._wake:
             ledger = self._gateway.ledger()
         payload = msgspec.json.encode(ledger, order="sorted")
-        topic = topics.ledger(self._settings.site)
+        site = self._settings.site
+        topic = topics.ledger(site)
+        if self._edge is not None:
+            topic = topics.edge_ledger(site, self._node)
         self._client.send(Publish(topic, payload, qos=1, retain=True))
 
     def _report(self, state: str = "online") -> None:
         with self._wake:
             notes = self._gateway.notes()
         report = status.Status(
-            node=NODE,
+            node=self._node,
             state="online" if state == "online" else "offline",
             boot=self._gateway.boot,
             bundle=self._models.bundle_id,
@@ -244,7 +283,7 @@ class GatewayService:
             refused=self._models.refused,
             notes=notes,
         )
-        topic = topics.status(self._settings.site, NODE)
+        topic = topics.status(self._settings.site, self._node)
         info = self._client.send(Publish(topic, status.encode(report), qos=1, retain=True))
         if state != "online" and info is not None and self._client.connected.is_set():
             info.wait_for_publish(2.0)

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import msgspec
 import numpy as np
 
 from ddnn.bundle import (
@@ -16,6 +17,8 @@ from ddnn.bundle import (
     assemble,
     encode_manifest,
 )
+from ddnn.evaluate import Evaluator
+from ddnn.measurements import EXITS
 from training.describe import describe_section
 from training.sections import Block, Head, device_section, local_section, pooled, upper_section
 
@@ -123,3 +126,36 @@ def random_bundle(seed=0, *, cameras=3, size=16, version=1, local_threshold=0.88
         sections=tuple(describe_section(role, data) for role, data in datas.items()),
     )
     return assemble(encode_manifest(info), datas)
+
+
+def every_exit_used(bundle, images, present):
+    """The same with scales and thresholds at which all exits take as many of these samples each."""
+    left = present.any(axis=1)
+    exits = dict(bundle.manifest.exits)
+    for name, outcome in Evaluator(bundle).evaluate(images, present).exits.items():
+        spread = float(np.ptp(outcome.logits[left], axis=1).mean())
+        exits[name] = msgspec.structs.replace(exits[name], logit_scale=2.0 / max(1.0, spread))
+    scaled = _with_exits(bundle, exits)
+    outcomes = Evaluator(scaled).evaluate(images, present).exits
+    *early, _ = (name for name in EXITS if name in exits)
+    for number, name in enumerate(early):
+        entropy = np.sort(outcomes[name].entropy[left])
+        cut = len(entropy) // (len(exits) - number)
+        threshold = float(entropy[cut - 1 : cut + 1].mean())
+        stays = outcomes[name].entropy >= threshold
+        assert (left & stays).any(), f"no sample is left for the exit after {name}"
+        assert (left & ~stays).any(), f"the samples are all alike to the {name} exit"
+        left &= stays
+        exits[name] = msgspec.structs.replace(exits[name], threshold=threshold)
+    return _with_exits(bundle, exits)
+
+
+def _with_exits(bundle, exits):
+    manifest = msgspec.structs.replace(bundle.manifest, exits=exits, calibration=None)
+    return assemble(encode_manifest(manifest), bundle.sections)
+
+
+def with_version(bundle, version):
+    """The same network as another bundle."""
+    manifest = msgspec.structs.replace(bundle.manifest, version=version)
+    return assemble(encode_manifest(manifest), bundle.sections)

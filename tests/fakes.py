@@ -20,6 +20,7 @@ class FakeSections:
         self.tag = tag
         self.members = members
         self.classes = classes
+        self.score_bytes = classes if local else 0
         self.feature_bytes = 4
         self.thresholds = {"local": 0.5, "edge": 0.5}
         self.scales = {"local": 0.01, "edge": 0.01, "cloud": 0.01}
@@ -37,7 +38,7 @@ class FakeSections:
     def edge(self, features, mask):
         assert not features[mask == 0].any()
         self.edge_masks.append(mask.copy())
-        return self._logits(1, sure=bool(features[mask == 1][0, 0] & 1)), b"edge"
+        return self._logits(1, sure=bool(features[mask == 1][0, 0] & 1)), {0: b"edge"}
 
     def _logits(self, label, *, sure):
         logits = np.zeros(self.classes, np.int32)

@@ -25,15 +25,18 @@ from training.options import (
     NetworkOptions,
     TrainOptions,
     describe,
-    topology,
+    shape,
 )
+from training.preset import Preset, as_text, one_camera, preset, presets
 from training.resume import COMMAND, Start, command_line, resumed
 
 _DEFAULTS = TrainOptions()
+#: Options of the command that have another name in `NetworkOptions`.
+_NAMES = {"device_filters": "filters"}
 
 
-class _Filters(click.ParamType):
-    """Comma-separated filter counts such as `4` or `16,32`; empty for none."""
+class _Numbers(click.ParamType):
+    """Comma-separated numbers such as `4` or `16,32`; empty for none."""
 
     name = "numbers"
 
@@ -48,6 +51,16 @@ class _Filters(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 16,32", param, ctx)
 
 
+def _take_preset(context: click.Context, _: click.Parameter, name: str | None) -> str | None:
+    """Make a preset's values the defaults of all other options; those of a resumed run stay."""
+    if name is not None:
+        chosen = preset(name)
+        values = {"topology": chosen.topology, **chosen.network, **chosen.training}
+        own = {_NAMES.get(key, key): as_text(value) for key, value in values.items()}
+        context.default_map = {**own, **(context.default_map or {})}
+    return name
+
+
 def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         [
@@ -60,21 +73,21 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--filters",
-                type=_Filters(),
+                type=_Numbers(),
                 default="4",
                 show_default=True,
                 help="Filters of each block of a device section.",
             ),
             click.option(
                 "--edge-filters",
-                type=_Filters(),
+                type=_Numbers(),
                 default=",".join(map(str, NetworkOptions.edge_filters)),
                 show_default=True,
                 help="Filters of each block of an edge section.",
             ),
             click.option(
                 "--cloud-filters",
-                type=_Filters(),
+                type=_Numbers(),
                 default=",".join(map(str, NetworkOptions.cloud_filters)),
                 show_default=True,
                 help="Filters of each block of the cloud section.",
@@ -107,9 +120,28 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command(
+    epilog="\b\nPresets:\n"
+    + "\n".join(f"  {name:22} {each.title}" for name, each in presets().items())
+)
 @click.option("--data", required=True, help="generated, or a path to a data set.")
 @click.option("--split", help="Which of the data set's splits, where it has several.")
+@click.option(
+    "--preset",
+    "chosen_preset",
+    type=click.Choice(list(presets())),
+    metavar="NAME",
+    callback=_take_preset,
+    is_eager=True,
+    help="Begin with one of the presets below, the shapes of the paper's Figure 2; any other "
+    "option changes it.",
+)
+@click.option(
+    "--cameras",
+    type=_Numbers(),
+    help="Use only these cameras of the data set, such as 0,2  [default: all; with a preset of "
+    "one camera, the one that sees most]",
+)
 @click.option(
     "--out",
     required=True,
@@ -189,6 +221,8 @@ def train(
     *,
     data: str,
     split: str | None,
+    chosen_preset: str | None,
+    cameras: tuple[int, ...] | None,
     out: Path,
     topology: str,
     filters: tuple[int, ...],
@@ -208,21 +242,25 @@ def train(
     processes train one network, and the first one writes it.
     """
     _refuse_to_overwrite(out)
-    chosen = dict(AUGMENTATIONS[augmentation])
+    begin = preset(chosen_preset) if chosen_preset else Preset(title="", topology=topology)
+    chosen = AUGMENTATIONS[augmentation] | begin.training
     for key in [key for key in options if hasattr(_DEFAULTS, key)]:
         value = options.pop(key)
         if value is not None:
             chosen[key] = value
     training = TrainOptions(**chosen)
-    shape = {"device_filters": filters, **options}
+    network = begin.network | {"device_filters": filters} | options
     alone = "TORCHELASTIC_RUN_ID" not in os.environ
     start = Start(resume, device, command_line(ctx), alone or os.environ.get("RANK") == "0")
     console = Console(stderr=True, quiet=not start.first)
+    if begin.title:
+        console.print(f"preset: {begin.title}")
     try:
         wanted = Goal.parse(goal)
         made = _run(
-            console, data, split, topology, shape, training, wanted, name, version, run_dir, start
-        )
+            console, data, split, cameras or begin.one_camera, topology, network, training,
+            wanted, name, version, run_dir, start,
+        )  # fmt: skip
     except KeyboardInterrupt:
         console.print(f"interrupted: no bundle was written to {out}")
         sys.exit(130)
@@ -239,8 +277,9 @@ def _run(
     console: Console,
     data: str,
     split: str | None,
+    cameras: tuple[int, ...] | bool,
     shape_name: str,
-    shape: dict[str, Any],
+    network: dict[str, Any],
     training: TrainOptions,
     goal: Goal,
     name: str | None,
@@ -263,6 +302,12 @@ def _run(
     samples = load(data, split=split)
     if len(samples.train) < 4:
         raise DdnnError(f"data set {samples.name} has no training part worth the name")
+    if cameras:
+        # True: one, which has not been named.
+        which = (one_camera(samples),) if cameras is True else cameras
+        samples = samples.select_cameras(list(which))
+    else:
+        which = tuple(range(samples.cameras))
     height, width, channels = samples.image_shape
     network_options = NetworkOptions(
         cameras=samples.cameras,
@@ -270,13 +315,17 @@ def _run(
         height=height,
         width=width,
         channels=channels,
-        edges=topology(shape_name, samples.cameras),
-        **_without_cloud(shape_name, shape),
+        **network | shape(shape_name, samples.cameras),
     )
     # Sums in another order are other sums: one thread, so that a seed gives one result.
     torch.set_num_threads(1)
     title = name or (f"{samples.name}-{split}" if split else samples.name)
-    facts = {"data": samples.name, "split": split, **describe(network_options, training)}
+    facts = {
+        "data": samples.name,
+        "split": split,
+        "of_cameras": as_text(which),
+        **describe(network_options, training),
+    }
     folder = start.resume
     if folder is None and start.first:
         folder = new_run_folder(run_dir, title)
@@ -334,10 +383,6 @@ def _run(
         bundle = export(network, samples, validation, label, HIGHEST_ACCURACY)
     _print_result(console, bundle)
     return bundle, run.path
-
-
-def _without_cloud(shape_name: str, shape: dict[str, Any]) -> dict[str, Any]:
-    return shape | {"cloud_filters": ()} if shape_name == "devices-edge" else shape
 
 
 def _refuse_to_overwrite(out: Path) -> None:

@@ -38,6 +38,7 @@ def section_cost(info: SectionInfo, data: bytes) -> Cost:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     shapes = {name: tuple(tensor.dims) for name, tensor in constants.items()}
     first = info.inputs[0].shape
+    scores = info.role.startswith(("local", "join"))  # takes score bytes, not binary features
     size = first[:2] if info.role.startswith("device") else (0, 0)
     weights = thresholds = byte_sums = binary_sums = byte_weights = 0
     for node in graph.node:
@@ -65,11 +66,11 @@ def section_cost(info: SectionInfo, data: bytes) -> Cost:
             size = tuple((side - 1) // 2 + 1 for side in size)
         elif node.op_type == "Gemm":
             matrix = int(np.prod(shapes[inputs[1]]))
-            if info.role.startswith("local"):
+            if scores:
                 byte_sums += matrix
             else:
                 weights, binary_sums = weights + matrix, binary_sums + matrix
-        elif node.op_type in ("ReduceSum", "ReduceMax") and info.role.startswith("local"):
+        elif node.op_type in ("ReduceSum", "ReduceMax") and scores:
             byte_sums += _scores(node, graph, first)
     return Cost(weights, thresholds, byte_sums, binary_sums, byte_weights)
 

@@ -22,6 +22,7 @@ from ddnn.bundle import (
     encode_manifest,
 )
 from ddnn.errors import BundleError
+from ddnn.scores import STEPS_PER_NAT, quantise
 from ddnn.section import Section
 from ddnn.tier import ExitName
 from training.datasets.base import MultiCameraSet
@@ -30,6 +31,7 @@ from training.fold import fold_block, fold_exits, fold_local, fold_scores
 from training.goal import HIGHEST_ACCURACY, Goal
 from training.measure import Measured, accuracy, calibration, choose, missing_table
 from training.network import SCORE_ZERO, Network
+from training.pictures import picture_section, whole_section
 from training.sections import device_section, local_section, upper_section
 
 CHECKED_SAMPLES = 48
@@ -37,10 +39,16 @@ U8 = npt.NDArray[np.uint8]
 
 
 class Sections(NamedTuple):
-    """Section files by role, and what one step of each tier's logits is worth."""
+    """Section files by role, and what one step of each exit's logits is worth.
+
+    Attributes:
+        scales: of the site's exits.
+        edge_scales: of several edges, of their own exits; else empty.
+    """
 
     files: dict[str, bytes]
     scales: dict[ExitName, float]
+    edge_scales: dict[ExitName, float]
 
 
 class Label(NamedTuple):
@@ -64,6 +72,7 @@ def build_sections(network: Network) -> Sections:
     scales: dict[ExitName, float] = {}
     image = (options.height, options.width, options.channels)
     score_scale = float(network.score_scale)
+    devices = []
     for camera in range(options.cameras):
         group = 0 if options.shared else camera
         blocks = [
@@ -72,6 +81,10 @@ def build_sections(network: Network) -> Sections:
                 zip(network.devices.blocks, options.device_filters, strict=True)
             )
         ]
+        devices.append(blocks)
+        if options.offload == "images":
+            files[f"device/{camera}"] = picture_section(image)
+            continue
         head = fold_scores(network.devices.exit, group, score_scale)
         files[f"device/{camera}"] = device_section(image, blocks, head)
     if network.locals:
@@ -96,11 +109,19 @@ def build_sections(network: Network) -> Sections:
                 fold_block(block, slice(None), 1 if number else largest)
                 for number, block in enumerate(section.blocks)
             ]
+            if options.offload == "images":
+                files["cloud"] = whole_section(image, devices, joined, blocks, head)
+                continue
             files[f"edge/{k}" if tier == "edge" else "cloud"] = upper_section(
                 members, shape, joined, blocks, head, edge_features=tier == "edge"
             )
         shape = upper[0].feature_shape
-    return Sections(files, scales)
+    edge_scales: dict[ExitName, float] = {}
+    for tier, join in network.joins.items():
+        edge_scales[tier] = scales[tier]
+        (own,), scales[tier] = fold_local([join], 1 / STEPS_PER_NAT)
+        files[f"join/{tier}"] = local_section(len(options.edges), options.classes, "AP", **own)
+    return Sections(files, scales, edge_scales)
 
 
 def export(
@@ -135,6 +156,7 @@ def export(
             )
             for name in names
         },
+        edge_scales=built.edge_scales or msgspec.UNSET,
         sections=infos,
         training=dict(label.training),
     )
@@ -191,18 +213,24 @@ def check_against_torch(
         got = sections[f"device/{camera}"].run_batch(
             {"image": np.ascontiguousarray(images[:, camera])}
         )
+        sums[camera] = got
+        if options.offload == "images":
+            if not np.array_equal(got["features"], images[:, camera].reshape(len(images), -1)):
+                raise BundleError(f"section device/{camera} does not give the picture")
+            continue
         _same_bits(f"device/{camera}", got["features"], features[:, camera])
         steps = torch.floor(scores[:, camera] / exact.score_scale + 0.5)
         wanted = steps.clamp(-SCORE_ZERO, 127).numpy() + SCORE_ZERO
         _close(f"device/{camera}", got["scores"], wanted, 1.0)
-        sums[camera] = got
-    scores_u8 = np.stack([sums[c]["scores"] for c in range(options.cameras)], 1)
-    quantised = (torch.from_numpy(scores_u8).double() - SCORE_ZERO) * exact.score_scale
     packed = np.stack([sums[c]["features"] for c in range(options.cameras)], 1)
     masked = {"mask": mask.astype(np.uint8)}
+    answers: dict[ExitName, list[npt.NDArray[np.int32]]] = {"local": [], "edge": []}
+    some_below = np.stack([mask[:, list(below)].any(1) for below in options.gateways], 1)
     for k, members in enumerate(map(list, options.gateways)):
         if f"local/{k}" not in sections:
             continue
+        scores_u8 = np.stack([sums[c]["scores"] for c in range(options.cameras)], 1)
+        quantised = (torch.from_numpy(scores_u8).double() - SCORE_ZERO) * exact.score_scale
         got = sections[f"local/{k}"].run_batch(
             {
                 "scores": np.ascontiguousarray(scores_u8[:, members]),
@@ -210,11 +238,13 @@ def check_against_torch(
             }
         )["logits"]
         wanted = exact.locals[k](quantised[:, members], there[:, members])
-        some = mask[:, members].any(1)
+        some = some_below[:, k]
+        own_scales = built.edge_scales or built.scales
         # MP of several gateways rounds its factor to 1/1024 of it; all else is finer, but for GA,
         # whose gates leave fewer bits for its factors.
         within = 0.02 * (1 if options.local_aggregation != "GA" else 1 + wanted.abs().max().item())
-        _close(f"local/{k}", (got * built.scales["local"])[some], wanted.numpy()[some], within)
+        _close(f"local/{k}", (got * own_scales["local"])[some], wanted.numpy()[some], within)
+        answers["local"].append(got)
     upward, up_there, up_packed, up_mask = features, there, packed, masked["mask"]
     if exact.edges:
         passed, passed_bytes = [], []
@@ -226,12 +256,20 @@ def check_against_torch(
             got = sections[f"edge/{k}"].run_batch(run)
             logits, own = exact.edges[k](features[:, members], there[:, members])
             _same_bits(f"edge/{k}", got["edge_features"], own)
-            _close(f"edge/{k}", got["logits"] * built.scales["edge"], logits.numpy(), 0.05)
+            own_scales = built.edge_scales or built.scales
+            _close(f"edge/{k}", got["logits"] * own_scales["edge"], logits.numpy(), 0.05)
+            answers["edge"].append(got["logits"])
             passed.append(own)
             passed_bytes.append(got["edge_features"])
         upward, up_packed = torch.stack(passed, 1), np.stack(passed_bytes, 1)
-        up_there = torch.stack([there[:, list(e)].any(1) for e in options.edges], 1)
-        up_mask = up_there.numpy().astype(np.uint8)
+        up_there, up_mask = torch.from_numpy(some_below), some_below.astype(np.uint8)
+    for tier, scale in built.edge_scales.items():
+        up_scores = np.stack([quantise(logits, scale) for logits in answers[tier]], 1)
+        got = sections[f"join/{tier}"].run_batch({"scores": up_scores, "mask": up_mask})["logits"]
+        nats = (torch.from_numpy(up_scores).double() - SCORE_ZERO) / STEPS_PER_NAT
+        wanted = exact.joins[tier](nats, up_there)
+        some = some_below.any(1)
+        _close(f"join/{tier}", (got * built.scales[tier])[some], wanted.numpy()[some], 0.02)
     if exact.cloud is not None:
         got = sections["cloud"].run_batch({"features": up_packed, "mask": up_mask})
         logits, _ = exact.cloud(upward, up_there)

@@ -87,10 +87,11 @@ def drawing(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
     edges = manifest.topology.edges
     groups = edges or (tuple(range(manifest.topology.cameras)),)
+    several = len(groups) > 1
     left: list[str] = []
     joints: list[int] = []
     for number, cameras in enumerate(groups):
-        box = _gateway(bundle, number)
+        box = f"edge {number}" if several else f"gateway 0: {_exits(bundle)}"
         middle = (len(cameras) - 1) // 2
         joints.append(len(left) + middle)
         for place, camera in enumerate(cameras):
@@ -100,6 +101,7 @@ def drawing(bundle: Bundle) -> list[str]:
     left.pop()
     if manifest.section("cloud") is None:
         return left
+    site = f"--> site: {_exits(bundle)} --> cloud" if several else "--> cloud"
     width = max(len(line) for line in left)
     centre = (joints[0] + joints[-1]) // 2
     drawn = []
@@ -109,17 +111,16 @@ def drawing(bundle: Bundle) -> list[str]:
             line = f"{line} ".ljust(width + 1, "-") + "--+"
         elif between:
             line = line.ljust(width + 3) + ("+" if row == centre else "|")
-        drawn.append(f"{line}--> cloud" if row == centre else line)
+        drawn.append(f"{line}{site}" if row == centre else line)
     return drawn
 
 
-def _gateway(bundle: Bundle, number: int) -> str:
-    exits = [
-        f"{tier}{_bound(bundle, tier)}"
-        for tier in EXITS[:2]
-        if bundle.manifest.section(f"{tier}/{number}")
-    ]
-    return f"gateway {number}: " + (", ".join(exits) or "no exit")
+def _exits(bundle: Bundle) -> str:
+    """The exits of the site's gateway."""
+    if bundle.manifest.topology.sends_images:
+        return "no exit, passes pictures on"
+    exits = [f"{tier}{_bound(bundle, tier)}" for tier in EXITS[:2] if tier in bundle.manifest.exits]
+    return ", ".join(exits) or "no exit"
 
 
 def _bound(bundle: Bundle, tier: ExitKey) -> str:
@@ -160,17 +161,21 @@ def _section_lines(bundle: Bundle) -> list[str]:
     frame = [sum(values) for values in zip(*costs.values(), strict=True)]
     size = sum(len(data) for data in bundle.sections.values())
     rows.append(("all together", f"{size:,}", *(f"{value:,}" for value in frame)))
+    if not any(cost.byte_weights for cost in costs.values()):
+        rows = [row[:-1] for row in rows]
     return [*_table(rows), "  (a binary weight is one bit; sums are those of one frame)"]
 
 
 def _place(role: str) -> tuple[int, int]:
     tier, _, number = role.partition("/")
-    return ("device", "local", "edge", "cloud").index(tier), int(number or 0)
+    place = {"local": 0, "edge": 1, "": 0}
+    tiers = ("device", "local", "edge", "join", "cloud")
+    return tiers.index(tier), int(place.get(number, number))
 
 
 def _span(roles: list[str]) -> str:
     numbers = [role.partition("/")[2] for role in roles]
-    return f"{numbers[0]}..{numbers[-1]}"
+    return f"{numbers[0]}..{numbers[-1]}" if numbers[0].isdigit() else ", ".join(numbers)
 
 
 def _exit_lines(bundle: Bundle) -> list[str]:

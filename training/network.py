@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ddnn.scores import STEPS_PER_NAT
 from training.binary import FC, BinaryConv2d, BinaryLinear, ConvP, pooled_size
 from training.options import WEIGHT_LEVELS, Aggregation, LocalAggregation, NetworkOptions
 
@@ -36,12 +37,14 @@ class Answers(NamedTuple):
         local: one (N, K) for each gateway, or none.
         edge: one (N, K) for each edge, or none.
         cloud: (N, K) or None.
+        joined: of several edges, by tier: (N, K), what their local or edge exits say together.
     """
 
     devices: Tensor
     local: list[Tensor]
     edge: list[Tensor]
     cloud: Tensor | None
+    joined: dict[str, Tensor]
 
     def last(self) -> Tensor:
         """(N, K) of the exit that always answers."""
@@ -216,6 +219,13 @@ class Network(nn.Module):
             self.cloud = Fusion(
                 below, shape, options.cloud_filters, options.classes, joined, levels
             )
+        # Several edges: their answers, as the score bytes that go up, make the site's.
+        tiers = [tier for tier in ("local", "edge") if tier == "edge" or options.local_exit]
+        self.joins = nn.ModuleDict(
+            {tier: LocalExit(len(options.edges), options.classes, "AP") for tier in tiers}
+            if len(options.edges) > 1
+            else {}
+        )
         self.register_buffer("score_scale", torch.tensor(1 / 16))
 
     def forward(self, images: Tensor, mask: Tensor, present: Tensor | None = None) -> Answers:
@@ -243,13 +253,27 @@ class Network(nn.Module):
             logits, own = section(features[:, members], mask[:, members])
             edge.append(logits)
             passed.append(own)
-        cloud = None
-        if self.cloud is not None:
-            if passed:
-                features = torch.stack(passed, 1)
-                mask = torch.stack([mask[:, list(e)].any(1) for e in self.options.edges], 1)
-            cloud = self.cloud(features, mask)[0]
-        return Answers(scores, local, edge, cloud)
+        if passed:
+            features = torch.stack(passed, 1)
+            mask = torch.stack([mask[:, list(e)].any(1) for e in self.options.edges], 1)
+        own = {"local": local, "edge": edge}
+        joined = {
+            tier: join(torch.stack([self.edge_scores(logits) for logits in own[tier]], 1), mask)
+            for tier, join in self.joins.items()
+        }
+        cloud = self.cloud(features, mask)[0] if self.cloud is not None else None
+        return Answers(scores, local, edge, cloud, joined)
+
+    def edge_scores(self, logits: Tensor) -> Tensor:
+        """Logits (N, K) of an edge's exit as the receiver of its score bytes sees them.
+
+        The same as `ddnn.scores.quantise`, centred and in nats; the gradient passes through the
+        rounding.
+        """
+        steps = (logits - logits.amax(1, keepdim=True)) * STEPS_PER_NAT
+        if not self.training:
+            steps = torch.round(steps)
+        return (steps.clamp(-255, 0) + 255 - SCORE_ZERO) / STEPS_PER_NAT
 
     def quantised(self, scores: Tensor) -> Tensor:
         """Scores as the receiver of their bytes sees them; the gradient passes straight through."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ddnn.bundle import Topology
 from ddnn.errors import ConfigError
@@ -19,7 +19,10 @@ UpperWeights = Literal["binary", "int8"]
 #: most 129 into 16 bits, where onnxruntime's sums of bytes saturate on older x86.
 WEIGHT_LEVELS: dict[str, int] = {"binary": 1, "int8": 63}
 #: Names of `topology`; each for any number of cameras.
-TOPOLOGIES = ("devices-edge-cloud", "devices-edges-cloud", "devices-edge", "devices-cloud")
+TOPOLOGIES = (
+    "devices-edge-cloud", "devices-edges-cloud", "devices-edge", "devices-cloud", "cloud",
+)  # fmt: skip
+Offload = Literal["features", "images"]
 
 
 def topology(name: str, cameras: int) -> tuple[tuple[int, ...], ...]:
@@ -31,7 +34,7 @@ def topology(name: str, cameras: int) -> tuple[tuple[int, ...], ...]:
     if name not in TOPOLOGIES:
         raise ConfigError(f"unknown topology {name!r}; known: {', '.join(TOPOLOGIES)}")
     every = tuple(range(cameras))
-    if name == "devices-cloud":
+    if name in ("devices-cloud", "cloud"):
         return ()
     if name == "devices-edges-cloud":
         if cameras < 2:
@@ -39,6 +42,20 @@ def topology(name: str, cameras: int) -> tuple[tuple[int, ...], ...]:
         half = (cameras + 1) // 2
         return (every[:half], every[half:])
     return (every,)
+
+
+def shape(name: str, cameras: int) -> dict[str, Any]:
+    """The fields of `NetworkOptions` that a named topology fixes.
+
+    Raises:
+        ConfigError: as `topology`.
+    """
+    fixed: dict[str, Any] = {"edges": topology(name, cameras)}
+    if name == "devices-edge":
+        fixed["cloud_filters"] = ()
+    if name == "cloud":
+        fixed |= {"local_exit": False, "offload": "images"}
+    return fixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +75,8 @@ class NetworkOptions:
         local_aggregation: how scores become one answer: MP (largest), AP (mean), CC (linear),
             GA (mean, each camera weighed by how sure it is).
         feature_aggregation: how features are joined: MP (or), AP (sum), CC (side by side).
+        offload: where the network is cut: `features`: devices run their blocks and send what
+            comes out; `images`: they send their pictures, and the cloud runs those blocks too.
 
     Raises:
         ConfigError: options that make no network.
@@ -77,6 +96,7 @@ class NetworkOptions:
     local_aggregation: LocalAggregation = "AP"
     feature_aggregation: Aggregation = "CC"
     upper_weights: UpperWeights = "binary"
+    offload: Offload = "features"
 
     def __post_init__(self) -> None:
         for name, low, high in (("cameras", 1, 32), ("classes", 2, 256), ("channels", 1, 4)):
@@ -97,6 +117,10 @@ class NetworkOptions:
             raise ConfigError("a network needs one exit or more")
         if len(self.edges) > 1 and not self.cloud_filters:
             raise ConfigError("several edges need a cloud that joins them")
+        if self.offload not in get_args(Offload):
+            raise ConfigError(f"offload must be one of {', '.join(get_args(Offload))}")
+        if self.offload == "images" and (self.edges or self.local_exit or not self.cloud_filters):
+            raise ConfigError("where pictures go to the cloud it has the only exit")
         for name, known in (
             ("local_aggregation", AGGREGATIONS),
             ("feature_aggregation", FEATURE_AGGREGATIONS),
@@ -114,6 +138,8 @@ class NetworkOptions:
 
     def as_topology(self) -> Topology:
         """The same as the manifest says it."""
+        if self.offload == "images":
+            return Topology(cameras=self.cameras, offload="images")
         return Topology(cameras=self.cameras, edges=self.edges)
 
 

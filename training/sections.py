@@ -121,7 +121,7 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
         ValueError: parameters that do not fit together, or are too large to be exact.
     """
     height, width, channels = image
-    shape = _check_shapes((channels, height, width), blocks, head)
+    shape = check_shapes((channels, height, width), blocks, head)
     blocks[0].check_exact(255)
     g = Graph()
     x = g.op("Cast", g.op("Transpose", "image", perm=[0, 3, 1, 2]), to=FLOAT)
@@ -129,9 +129,9 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
     low, high, zero = (0, 1, 0) if len(blocks) == 1 else (127, 129, 128)
     bias = g.constant(zero + 1 - 2 * blocks[0].threshold, FLOAT)
     x = g.op("Conv", x, g.signs(blocks[0].signs), bias, pads=[1, 1, 1, 1])
-    x = _pool(g, g.op("Clip", x, g.constant(low, FLOAT), g.constant(high, FLOAT)))
+    x = pool(g, g.op("Clip", x, g.constant(low, FLOAT), g.constant(high, FLOAT)))
     if len(blocks) > 1:
-        x = _quantised(g, g.op("Cast", x, to=U8), blocks[1:], 1, blocks[0].flip)
+        x = quantised(g, g.op("Cast", x, to=U8), blocks[1:], 1, blocks[0].flip)
         x = g.op("Cast", x, to=FLOAT)
     flip = np.repeat(blocks[-1].flip, shape[1] * shape[2])
     # Rounds and saturates in one operator; what it rounds is never half-way.
@@ -250,12 +250,36 @@ def upper_section(
     channels, height, width = feature_map
     bits = channels * height * width
     joined = channels * members if kind == "CC" else channels
-    largest = 1 if kind == "AP" else MAX_WEIGHT
-    shape = _check_shapes((joined, height, width), blocks, head, largest)
     g = Graph()
-    x = _join(g, members, bits, kind)
-    x = g.reshape(x, 0, joined, height, width)
-    x = g.op("Cast", _quantised(g, x, blocks, members if kind == "AP" else 1), to=FLOAT)
+    x = g.reshape(_join(g, members, bits, kind), 0, joined, height, width)
+    shape = (joined, height, width)
+    outputs = answer(g, x, shape, members, kind, blocks, head, edge_features=edge_features)
+    return g.build([("features", (members, packed_bytes(bits))), ("mask", (members,))], outputs)
+
+
+def answer(
+    g: Graph,
+    x: str,
+    feature_map: tuple[int, int, int],
+    members: int,
+    kind: Aggregation,
+    blocks: Sequence[Block],
+    head: Head,
+    *,
+    edge_features: bool,
+) -> list[tuple[str, int, tuple[int, ...]]]:
+    """Joined features, u8 around 128 (N, *feature_map) -> `upper_section`'s outputs.
+
+    Args:
+        members, kind: how many were joined, and how: with AP `x` is up to `members` from 128.
+
+    Raises:
+        ValueError: parameters that do not fit together, or are too large to be exact.
+    """
+    # Sums of members' features reach further than bytes can add up with larger weights.
+    shape = check_shapes(feature_map, blocks, head, 1 if kind == "AP" else MAX_WEIGHT)
+    largest = members if kind == "AP" else 1
+    x = g.op("Cast", quantised(g, x, blocks, largest), to=FLOAT)
     outputs = [("logits", I32, (len(head.offset),))]
     flip = np.repeat(blocks[-1].flip, shape[1] * shape[2])
     if edge_features:
@@ -271,17 +295,34 @@ def upper_section(
     if head.shift:
         y = g.op("Floor", y)
     g.op("Cast", y, to=I32, out="logits")
-    return g.build([("features", (members, packed_bytes(bits))), ("mask", (members,))], outputs)
+    return outputs
 
 
-def _check_shapes(
-    shape: tuple[int, int, int], blocks: Sequence[Block], head: Head, largest: int = 1
+def check_shapes(
+    shape: tuple[int, int, int], blocks: Sequence[Block], head: Head, largest_weight: int = 1
 ) -> tuple[int, int, int]:
     """(channels, height, width) after the blocks; ValueError where parameters do not fit.
 
     Args:
-        largest: weight that a block may have; with 1 all are +1 or -1.
+        largest_weight: that a block may have; with 1 all are +1 or -1.
     """
+    channels, height, width = check_blocks(shape, blocks, largest_weight)
+    features, classes = channels * height * width, len(head.offset)
+    if head.signs.shape != (features, classes) or head.multiplier.shape != (classes,):
+        raise ValueError(
+            f"an exit over {features} features and {classes} classes does not fit "
+            f"weights {head.signs.shape} and multipliers {head.multiplier.shape}"
+        )
+    if not _binary(head.signs):
+        raise ValueError("binary weights must be +1 or -1")
+    head.check_exact()
+    return channels, height, width
+
+
+def check_blocks(
+    shape: tuple[int, int, int], blocks: Sequence[Block], largest_weight: int = 1
+) -> tuple[int, int, int]:
+    """The same of blocks without an exit."""
     if not blocks:
         raise ValueError("a section needs one block or more")
     channels, height, width = shape
@@ -294,17 +335,12 @@ def _check_shapes(
         if block.threshold.shape != (outputs,) or block.flip.shape != (outputs,):
             raise ValueError(f"block {number} needs one threshold and flip for each channel")
         channels, height, width = outputs, pooled(height), pooled(width)
-    features, classes = channels * height * width, len(head.offset)
-    if head.signs.shape != (features, classes) or head.multiplier.shape != (classes,):
-        raise ValueError(
-            f"an exit over {features} features and {classes} classes does not fit "
-            f"weights {head.signs.shape} and multipliers {head.multiplier.shape}"
-        )
-    if not all(_binary(w) for w in (head.signs, *(b.signs for b in blocks if largest == 1))):
+    if largest_weight == 1 and not all(_binary(block.signs) for block in blocks):
         raise ValueError("binary weights must be +1 or -1")
-    if not all((np.abs(block.signs.astype(int)) <= largest).all() for block in blocks):
-        raise ValueError(f"weights of a block must be whole numbers from -{largest} to {largest}")
-    head.check_exact()
+    if not all((np.abs(block.signs.astype(int)) <= largest_weight).all() for block in blocks):
+        raise ValueError(
+            f"weights of a block must be whole numbers from -{largest_weight} to {largest_weight}"
+        )
     return channels, height, width
 
 
@@ -335,12 +371,15 @@ def _join(g: Graph, members: int, bits: int, kind: Aggregation) -> str:
     return x
 
 
-def _quantised(
+def quantised(
     g: Graph,
     x: str,
     blocks: Sequence[Block],
     largest_input: int,
     flip: npt.NDArray[np.bool_] | None = None,
+    *,
+    groups: int = 1,
+    bits: bool = True,
 ) -> str:
     """Blocks on u8 around 128 (N, C, H, W) -> u8 0 or 1, flips of the last block left undone.
 
@@ -351,14 +390,17 @@ def _quantised(
         largest_input: how far from 128 `x` may be.
         flip: input channels that are the wrong way round. Reading them with negated weights
             makes up for it; padding is 0 either way.
+        groups: of channels, each with blocks of its own.
+        bits: False: the last block gives 127 and 129 as well.
     """
     one, zero, centre = g.constant(1, FLOAT), g.constant(0, U8), g.constant(128, U8)
     for number, block in enumerate(blocks):
         block.check_exact(1 if number else largest_input)
-        last = number == len(blocks) - 1
+        last = bits and number == len(blocks) - 1
         signs = block.signs
         if flip is not None:
-            signs = np.where(flip[:, None, None], -signs, signs)
+            turned = np.repeat(flip.reshape(groups, -1), len(signs) // groups, axis=0)
+            signs = np.where(turned[:, :, None, None], -signs, signs)
         if _binary(signs):
             weights = g.op("Cast", g.signs(signs), to=I8)
         else:
@@ -366,10 +408,10 @@ def _quantised(
         x = g.op(
             "QLinearConv", x, one, centre, weights, one, g.constant(0, I8),
             one, zero if last else centre, g.constant(1 - 2 * block.threshold, I32),
-            pads=[1, 1, 1, 1],
+            pads=[1, 1, 1, 1], **({"group": groups} if groups > 1 else {}),
         )  # fmt: skip
         low, high = (0, 1) if last else (127, 129)
-        x = g.op("Clip", _pool(g, x), g.constant(low, U8), g.constant(high, U8))
+        x = g.op("Clip", pool(g, x), g.constant(low, U8), g.constant(high, U8))
         flip = block.flip
     return x
 
@@ -378,7 +420,7 @@ def _binary(weights: npt.NDArray[np.integer]) -> bool:
     return bool((np.abs(weights) == 1).all())
 
 
-def _pool(g: Graph, x: str) -> str:
+def pool(g: Graph, x: str) -> str:
     return g.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
 
 

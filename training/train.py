@@ -271,6 +271,8 @@ def joint_loss(
         losses.append(_cross_entropy(logits, batch.labels, there))
     for logits, there in zip(answers.edge, below, strict=False):
         losses.append(_cross_entropy(logits, batch.labels, there))
+    for logits in answers.joined.values():
+        losses.append(_cross_entropy(logits, batch.labels, mask.any(1)))
     if answers.cloud is not None:
         losses.append(_cross_entropy(answers.cloud, batch.labels, mask.any(1)))
     loss = torch.stack(losses).sum()
@@ -326,6 +328,7 @@ def _accuracies(
 ) -> dict[str, float]:
     found = {f"local/{k}": logits for k, logits in enumerate(answers.local)}
     found |= {f"edge/{k}": logits for k, logits in enumerate(answers.edge)}
+    found |= {f"join/{tier}": logits for tier, logits in answers.joined.items()}
     if answers.cloud is not None:
         found["cloud"] = answers.cloud
     result = {}

@@ -1,5 +1,6 @@
 """Bundles of random weights, of shapes that between them use every kind of section."""
 
+import msgspec
 import numpy as np
 
 from ddnn.bundle import (
@@ -12,6 +13,7 @@ from ddnn.bundle import (
     encode_manifest,
 )
 from training.describe import describe_section
+from training.pictures import picture_section, whole_section
 from training.sections import (
     Block,
     Head,
@@ -61,7 +63,18 @@ def _after(shape, filters):
 
 
 def random_bundle(
-    seed, image, device, edges, edge, cloud, kind, *, local=True, gated=False, levels=1
+    seed,
+    image,
+    device,
+    edges,
+    edge,
+    cloud,
+    kind,
+    *,
+    local=True,
+    gated=False,
+    levels=1,
+    pictures=False,
 ) -> Bundle:
     """A whole bundle.
 
@@ -73,18 +86,21 @@ def random_bundle(
         local: whether there is a local exit.
         gated: whether that one is GA.
         levels: weights of edge and cloud blocks are within -levels..levels; 1: -1 or +1.
+        pictures: whether pictures go to the cloud, which then runs the devices' blocks.
     """
+    local = local and not pictures
     rng = np.random.default_rng(seed)
     cameras = max((camera for below in edges for camera in below), default=1) + 1
     shape = (image[2], *image[:2])
     features = _after(shape, device)
     size = int(np.prod(features))
-    data = {}
+    data, devices = {}, []
     for camera in range(cameras):
         shift = max(0, int(np.log2(_gain(size) * size**0.5 / 30)))  # scores of about 128 +- 30
         head = _head(rng, size, shift=shift, centre=128)
-        data[f"device/{camera}"] = device_section(
-            image, _blocks(rng, shape[0], device, pixels=True), head
+        devices.append(_blocks(rng, shape[0], device, pixels=True))
+        data[f"device/{camera}"] = (
+            picture_section(image) if pictures else device_section(image, devices[-1], head)
         )
     for number, below in enumerate(edges or (tuple(range(cameras)),)):
         if local:
@@ -110,14 +126,18 @@ def random_bundle(
         up = _after(features, edge) if edges else features
         joined = up[0] * (members if kind == "CC" else 1)
         head = _head(rng, int(np.prod(_after(up, cloud))))
-        data["cloud"] = upper_section(
-            members,
-            up,
-            kind,
-            _blocks(rng, joined, cloud, levels=levels),
-            head,
-            edge_features=False,
+        blocks = _blocks(rng, joined, cloud, levels=levels)
+        data["cloud"] = (
+            whole_section(image, devices, kind, blocks, head)
+            if pictures
+            else upper_section(members, up, kind, blocks, head, edge_features=False)
         )
+    scales = {}
+    if len(edges) > 1:
+        scales = {"edge": 1e-4, "local": 1e-3 if kind == "CC" else 2**-14}
+        if not local:
+            del scales["local"]
+        data |= {f"join/{tier}": local_section(len(edges), 3, "AP") for tier in scales}
     tiers = [name for name in ("local", "edge", "cloud") if any(r.startswith(name) for r in data)]
     manifest = Manifest(
         name=f"random-{seed}",
@@ -125,9 +145,16 @@ def random_bundle(
         created="2026-01-01T00:00:00Z",
         classes=CLASSES,
         image=Image(height=image[0], width=image[1], channels=image[2]),
-        topology=Topology(cameras=cameras, edges=edges),
+        topology=Topology(
+            cameras=cameras, edges=edges, offload="images" if pictures else msgspec.UNSET
+        ),
+        edge_scales=scales or msgspec.UNSET,
         exits={
-            tier: ExitInfo(logit_scale=1e-3, threshold=None if tier == tiers[-1] else 0.8)
+            # A join gives 4096 times the mean of scores in sixteenths of a nat.
+            tier: ExitInfo(
+                logit_scale=2**-16 if tier in scales else 1e-3,
+                threshold=None if tier == tiers[-1] else 0.8,
+            )
             for tier in tiers
         },
         sections=tuple(describe_section(role, file) for role, file in data.items()),
@@ -145,6 +172,7 @@ def bundles() -> dict[str, Bundle]:
         "no-local-exit": random_bundle(
             4, (19, 13, 3), (5,), ((0, 1),), (6,), (), "CC", local=False
         ),
+        "pictures": random_bundle(7, (20, 24, 3), (6, 4), (), (), (24,), "CC", pictures=True),
         "devices-cloud": random_bundle(5, (24, 20, 3), (16, 8), (), (), (24,), "CC"),
         "gated-bytes": random_bundle(
             7, (32, 32, 3), (4,), six, (16,), (32, 64), "CC", gated=True, levels=63

@@ -24,7 +24,7 @@ from ddnn.processes import start_child, stop_children
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MAX_PACKET_BYTES = 1024 * 1024
+MAX_PACKET_BYTES = 2 * 1024 * 1024
 
 
 class Client:
@@ -163,8 +163,8 @@ def test_configuration_is_applied():
 
 def test_oversize_packet_is_refused():
     connect = b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02id"  # CONNECT, MQTT 3.1.1
-    # Fixed header of a PUBLISH of MAX_PACKET_BYTES + 4 bytes; the broker need not see the rest.
-    oversize = b"\x30\x80\x80\x40" + b"\x00\x01a" + bytes(1000)
+    # Fixed header of a PUBLISH of MAX_PACKET_BYTES + 5 bytes; the broker need not see the rest.
+    oversize = b"\x30\x80\x80\x80\x01" + b"\x00\x01a" + bytes(1000)
     with (
         LocalBroker() as broker,
         socket.create_connection((broker.host, broker.port), timeout=5) as connection,

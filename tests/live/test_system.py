@@ -82,7 +82,12 @@ def test_camera_killed_mid_run_is_in_the_mask_and_every_slot_is_decided(tmp_path
     period_s = 0.05
     waits = ("--summary-wait-s", "2", "--features-wait-s", "2", "--answer-wait-s", "2")
     with System(
-        tmp_path / "run", replay, CAMERAS, site="kill", period_s=period_s, gateway_options=waits
+        tmp_path / "run",
+        replay,
+        bundle.manifest.topology,
+        site="kill",
+        period_s=period_s,
+        gateway_options=waits,
     ) as system:
         client = Client(system.broker.host, system.broker.port, "observer")
         observer = Observer(client, "kill")
@@ -92,7 +97,9 @@ def test_camera_killed_mid_run_is_in_the_mask_and_every_slot_is_decided(tmp_path
             publish_bundle(client, "kill", bundle, 10)
             system.start_services()
             system.wait_until(
-                lambda: observer.ready("kill", CAMERAS, bundle.bundle_id), "starting", 60
+                lambda: observer.ready("kill", bundle.manifest.topology, bundle.bundle_id),
+                "starting",
+                60,
             )
             first = int((time.time() + 0.5) / period_s) + 1
             payload = msgspec.json.encode({"first_slot": first})

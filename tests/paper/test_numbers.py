@@ -94,7 +94,7 @@ def test_quick_plan_is_small():
 def test_few_cameras_leave_out_what_needs_more(cameras):
     few = plan(cameras=cameras)
     assert few.all(TABLES, range(cameras))
-    assert ("devices-edges-cloud" in few.shapes(range(cameras))) == (cameras > 1)
+    assert ("f-devices-edges-cloud" in few.shapes(range(cameras))) == (cameras > 1)
 
 
 def test_key_changes_with_everything_that_a_bundle_depends_on():

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddnn.tier import Decision, Tier, TierConfig
+from ddnn.tier import Decision, Feed, Passed, Report, Tier, TierConfig
 from ddnn.wire import Flag, Frame, Kind
 from tests.fakes import TAG, FakeSections
 
@@ -75,3 +75,66 @@ def test_ledger_balances_after_every_event(events, local, edge, cloud):
         check(node.on_time(now))
     assert node.open_slots == 0
     assert node.next_deadline() is None
+
+
+REQUESTS = st.tuples(
+    st.just("request"),
+    MEMBERS,
+    st.builds(
+        Frame,
+        kind=st.just(Kind.REQUEST),
+        flags=st.just(0),
+        tag=TAGS,
+        boot=st.just(0),
+        slot=SLOTS,
+        body=st.just(b""),
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(events=st.lists(st.one_of(EVENTS, REQUESTS, REQUESTS), max_size=120), local=st.booleans())
+def test_node_with_a_parent_reports_and_passes_each_slot_once(events, local):
+    node = Tier(FakeSections(local=local), TierConfig(max_open_slots=5), has_parent=True)
+    reported, fed, passed = Counter(), Counter(), Counter()
+    now = 0.0
+
+    def check(actions):
+        for action in actions:
+            assert not isinstance(action, Decision)
+            if isinstance(action, Report):
+                assert action.slot not in passed
+                reported[action.slot] += 1
+                assert len(action.scores or b"") in (0, 3)
+            elif isinstance(action, Feed):
+                # A parent that asks again after the end is told each time that it is too late.
+                fed[action.slot] += action.features is not None
+                assert action.features is None or len(action.features) == 3 + len(b"edge")
+            elif isinstance(action, Passed):
+                passed[action.slot] += 1
+        assert all(count == 1 for count in reported.values())
+        assert all(count <= 1 for count in fed.values())
+        assert all(count == 1 for count in passed.values())
+        assert node.counts["opened"] == passed.total() + node.open_slots
+        assert node.counts["passed"] == passed.total()
+        assert node.open_slots <= 5
+
+    for what, first, second in events:
+        if what == "summary":
+            check(node.on_summary(first, second.slot, second, now))
+        elif what == "features":
+            check(node.on_features(first, second.slot, second, now))
+        elif what == "answer":
+            check(node.on_answer(second.slot, second, now))
+        elif what == "member":
+            check(node.on_member(first, second, now))
+        elif what == "request":
+            check(node.on_parent_request(second.slot, now))
+        else:
+            now += first
+            check(node.on_time(now))
+    for _ in range(4):
+        now += 10.0
+        check(node.on_time(now))
+    assert node.open_slots == 0
+    assert passed.keys() == reported.keys()

@@ -17,8 +17,8 @@ from training.inspect import drawing
 EDGES = ((0, 1, 2), (3, 4))
 
 
-def bundle(edges=EDGES, cloud=(9,), *, kind="CC", local=True):
-    return random_bundle(1, (20, 12, 3), (5, 6), edges, (7,), cloud, kind, local=local)
+def bundle(edges=EDGES, cloud=(9,), *, kind="CC", **shape):
+    return random_bundle(1, (20, 12, 3), (5, 6), edges, (7,), cloud, kind, **shape)
 
 
 def inspect(tmp_path, made, *options):
@@ -39,11 +39,24 @@ def changed(made, **fields):
         ("edge/0", Cost(7 * 18 * 9 + 42 * 3, 7, 0, 15 * 7 * 18 * 9 + 42 * 3)),
         ("cloud", Cost(9 * 14 * 9 + 18 * 3, 9, 0, 6 * 9 * 14 * 9 + 18 * 3)),
         ("local/0", Cost(0, 0, 9 * 3, 0)),
+        ("join/local", Cost(0, 0, 2 * 3, 0)),
     ],
 )
 def test_costs_are_those_of_the_parameters(role, cost):
     made = bundle()
     assert section_cost(made.manifest.section(role), made.sections[role]) == cost
+
+
+def test_cloud_that_takes_pictures_costs_what_its_devices_would_have():
+    cut_before, cut_after = bundle(edges=(), pictures=True), bundle(edges=())
+    costs = [
+        {i.role: section_cost(i, b.sections[i.role]) for i in b.manifest.sections}
+        for b in (cut_before, cut_after)
+    ]
+    assert costs[0]["device/0"] == Cost(0, 0, 0, 0)
+    device, cloud, whole = costs[1]["device/0"], costs[1]["cloud"], costs[0]["cloud"]
+    exit_ = Cost(90 * 3, 0, 0, 90 * 3)  # which nobody needs then
+    assert whole == Cost(*(2 * (d - e) + c for d, e, c in zip(device, exit_, cloud, strict=True)))
 
 
 @pytest.mark.parametrize("kind", ["MP", "AP"])
@@ -74,11 +87,18 @@ def test_page_names_everything(tmp_path):
 def test_drawing_of_several_edges():
     assert drawing(bundle()) == [
         "  camera 0   --+",
-        "  camera 1   --+--> gateway 0: local < 0.8, edge < 0.8 --+",
-        "  camera 2   --+                                         +--> cloud",
-        "                                                         |",
-        "  camera 3   --+--> gateway 1: local < 0.8, edge < 0.8 --+",
+        "  camera 1   --+--> edge 0 --+",
+        "  camera 2   --+             +--> site: local < 0.8, edge < 0.8 --> cloud",
+        "                             |",
+        "  camera 3   --+--> edge 1 --+",
         "  camera 4   --+",
+    ]
+
+
+def test_drawing_of_a_bundle_whose_pictures_go_to_the_cloud():
+    assert drawing(bundle(edges=(), pictures=True)) == [
+        "  camera 0   --+--> gateway 0: no exit, passes pictures on --+--> cloud",
+        "  camera 1   --+",
     ]
 
 

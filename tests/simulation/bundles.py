@@ -75,7 +75,7 @@ class GatewaySections:
         self.tag = bundle.tag
         self.version = bundle.manifest.version % 256
         self.members = members
-        self.classes = K
+        self.classes = self.score_bytes = K
         self.feature_bytes = FEATURE_BYTES
         self.thresholds = {"local": 0.5, "edge": 0.5}
         self.scales = {"local": 0.01, "edge": 0.01, "cloud": 0.01}
@@ -88,7 +88,7 @@ class GatewaySections:
     def edge(self, features, mask):
         slot, deep = self._origin(features, mask)
         origin = bytes([self.version, slot & 255, slot >> 8 & 255, deep])
-        return logits(slot, 1, deep <= 1), origin
+        return logits(slot, 1, deep <= 1), {0: origin}
 
     def _origin(self, rows, mask):
         origins = set()

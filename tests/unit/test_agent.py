@@ -9,6 +9,7 @@ from ddnn.evaluate import Evaluator
 from ddnn.wire import Flag, Kind
 from device_agent.agent import Agent
 from device_agent.sources import ReplaySource
+from tests.arm64.bundles import random_bundle as random_pictures_bundle
 from tests.bundles import bundle as unrunnable_bundle
 from tests.bundles import random_bundle
 
@@ -150,3 +151,28 @@ def test_file_that_is_no_replay_is_refused(tmp_path, images, present, camera):
 def test_missing_replay_file_is_an_error_with_its_name(tmp_path):
     with pytest.raises(DataError, match=r"none\.npz"):
         ReplaySource(tmp_path / "none.npz", 0)
+
+
+# -- pictures to the cloud -----------------------------------------------------------------------
+
+
+PICTURES = random_pictures_bundle(3, (6, 5, 3), (2,), (), (), (4,), "CC", pictures=True)
+
+
+def test_bundle_that_sends_pictures_is_refused_unless_the_owner_allows_it():
+    careful = Agent(1, BOOT, 8)
+    careful.load(BUNDLE)
+    with pytest.raises(BundleError, match="send_images"):
+        careful.load(PICTURES)
+    assert wire.decode(careful.view(5, image())).tag == BUNDLE.tag  # the one before still runs
+
+
+def test_summary_of_a_picture_says_no_more_than_that_there_is_one():
+    one = Agent(1, BOOT, 8, send_images=True)
+    one.load(PICTURES)
+    picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3)).astype(np.uint8)
+    summary = wire.decode(one.view(5, picture))
+    assert (summary.flags, summary.body) == (0, b"")
+    asked = wire.decode(one.features(request(5, PICTURES.tag), near=5))
+    assert asked.body == picture.tobytes()
+    assert wire.decode(one.view(6, None)).flags == Flag.ABSENT

@@ -31,7 +31,7 @@ def test_config_sets_what_mosquitto_gets_wrong_by_default():
     assert found["set_tcp_nodelay"] == "true"
     assert found["max_queued_messages"] == "100000"
     assert int(found["max_queued_bytes"]) > 0
-    assert found["max_packet_size"] == str(1024 * 1024)
+    assert found["max_packet_size"] == str(2 * 1024 * 1024)
 
 
 def test_config_has_a_reason_for_each_line():

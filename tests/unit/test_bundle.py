@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ddnn import bundle as b
 from ddnn.errors import BundleError
 from tests import bundles
+from tests.arm64.bundles import random_bundle as several_edges
 
 
 def test_manifest_round_trip_is_canonical():
@@ -158,3 +159,131 @@ def test_unknown_tier_names_in_exits_are_refused():
     raw["exits"]["fog"] = raw["exits"]["cloud"]
     with pytest.raises(BundleError):
         b.decode_manifest(msgspec.json.encode(raw, order="sorted"))
+
+
+# -- several edges, and pictures to the cloud ----------------------------------------------------
+
+
+EDGES = several_edges(1, (6, 5, 3), (2,), ((0,), (1, 2)), (3,), (4,), "CC")
+PICTURES = several_edges(1, (6, 5, 3), (2,), (), (), (4,), "CC", pictures=True)
+
+
+def without(manifest, *roles):
+    sections = tuple(info for info in manifest.sections if info.role not in roles)
+    return msgspec.structs.replace(manifest, sections=sections)
+
+
+def with_section(manifest, role, **changes):
+    sections = tuple(
+        msgspec.structs.replace(info, **changes) if info.role == role else info
+        for info in manifest.sections
+    )
+    return msgspec.structs.replace(manifest, sections=sections)
+
+
+@pytest.mark.parametrize("made", [EDGES, PICTURES])
+def test_manifests_of_all_shapes_are_canonical(made):
+    assert b.encode_manifest(b.decode_manifest(made.payload)) == made.payload
+
+
+def test_manifest_without_the_newer_fields_is_written_without_them():
+    payload = b.encode_manifest(bundles.manifest(bundles.sections()))
+    assert b"offload" not in payload
+    assert b"edge_scales" not in payload
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: without(m, "join/local"), "lacks join/local"),
+        (lambda m: without(m, "edge/1"), "lacks edge/1"),
+        (lambda m: without(m, "local/0"), "lacks local/0"),
+        (
+            lambda m: msgspec.structs.replace(
+                without(m, "local/0", "local/1"),
+                exits={name: m.exits[name] for name in ("edge", "cloud")},
+            ),
+            "joins local exits",
+        ),
+        (lambda m: msgspec.structs.replace(m, edge_scales=msgspec.UNSET), "edge_scales"),
+        (lambda m: msgspec.structs.replace(m, edge_scales={"edge": 1.0}), "edge and local"),
+        (
+            lambda m: msgspec.structs.replace(m, edge_scales={**m.edge_scales, "cloud": 1.0}),
+            "edge_scales",
+        ),
+        (
+            lambda m: with_section(
+                m, "join/edge", inputs=(bundles.u8("scores", 3, 3), bundles.u8("mask", 3))
+            ),
+            "scores of 2 edges",
+        ),
+    ],
+)
+def test_several_edges_that_do_not_fit_together_are_refused(change, reason):
+    with pytest.raises(BundleError, match=reason):
+        b.decode_manifest(b.encode_manifest(change(EDGES.manifest)))
+
+
+def test_several_edges_without_a_cloud_are_refused():
+    manifest = without(EDGES.manifest, "cloud")
+    exits = {name: info for name, info in manifest.exits.items() if name != "cloud"}
+    manifest = msgspec.structs.replace(manifest, exits=exits)
+    with pytest.raises(BundleError, match="no cloud"):
+        b.decode_manifest(b.encode_manifest(manifest))
+
+
+def test_join_without_several_edges_is_refused():
+    manifest = bundles.manifest(bundles.sections())
+    join = msgspec.structs.replace(bundles.section_info("local/0", b"join"), role="join/edge")
+    manifest = msgspec.structs.replace(manifest, sections=(*manifest.sections, join))
+    with pytest.raises(BundleError, match="not several"):
+        b.decode_manifest(b.encode_manifest(manifest))
+
+
+def big_picture(m, side):
+    """Pictures of side x side x 3 from two cameras."""
+    m = msgspec.structs.replace(m, image=b.Image(height=side, width=side, channels=3))
+    for camera in range(2):
+        m = with_section(
+            m, f"device/{camera}", inputs=(bundles.u8("image", side, side, 3),),
+            outputs=(bundles.u8("features", side * side * 3),),
+        )  # fmt: skip
+    return with_section(
+        m, "cloud", inputs=(bundles.u8("features", 2, side * side * 3), bundles.u8("mask", 2))
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda m: with_section(m, "device/1", outputs=(bundles.u8("features", 89),)),
+            "picture's 90 bytes",
+        ),
+        (
+            lambda m: with_section(
+                m, "device/1", outputs=(bundles.u8("scores", 3), bundles.u8("features", 90))
+            ),
+            "must give features",
+        ),
+        (lambda m: with_section(m, "device/1", outputs=()), "must give features"),
+        (
+            lambda m: msgspec.structs.replace(m, topology=b.Topology(cameras=2)),
+            "must give scores, features",
+        ),
+        (
+            lambda m: msgspec.structs.replace(
+                m, topology=b.Topology(cameras=2, edges=((0, 1),), offload="images")
+            ),
+            "no other",
+        ),
+        (lambda m: big_picture(m, 600), "fit into a message"),
+    ],
+)
+def test_pictures_that_cannot_go_to_the_cloud_are_refused(change, reason):
+    with pytest.raises(BundleError, match=reason):
+        b.decode_manifest(b.encode_manifest(change(PICTURES.manifest)))
+
+
+def test_pictures_of_96_pixels_fit():
+    b.decode_manifest(b.encode_manifest(big_picture(PICTURES.manifest, 96)))

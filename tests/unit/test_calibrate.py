@@ -13,7 +13,9 @@ from training.calibrate import calibrate, candidates, cases_of, with_missing
 from training.goal import Goal, GoalError
 from training.traffic import Sizes, camera_bytes
 
-SIZES = Sizes(classes=3, feature_bytes=128, edge_feature_bytes=(64,), edges=((0, 1),))
+SIZES = Sizes(
+    classes=3, score_bytes=3, feature_bytes=128, edge_feature_bytes=(64,), edges=((0, 1),)
+)
 
 
 def outcome(labels, entropies):

@@ -78,3 +78,23 @@ def test_every_setting_has_a_description_and_is_in_help():
     for name in GatewaySettings.__struct_fields__:
         assert f"--{name.replace('_', '-')}" in text
         assert f"DDNN_{name.upper()}" in text
+
+
+@pytest.mark.parametrize(("given", "allowed"), [((), False), (("--send-images", "true"), True)])
+def test_pictures_leave_a_device_only_where_that_was_said(given, allowed):
+    seen = []
+
+    @click.command()
+    @options(DeviceSettings)
+    def run(settings):
+        seen.append(settings.send_images)
+
+    result = CliRunner().invoke(run, ["--camera", "0", "--source", "replay:x", *given])
+    assert result.exit_code == 0, result.output
+    assert seen == [allowed]
+
+
+@pytest.mark.parametrize("edge", ["-1", "32", "one"])
+def test_edge_that_is_no_number_of_one_is_refused(edge):
+    with pytest.raises(ConfigError, match="edge"):
+        convert({"edge": edge}, GatewaySettings)

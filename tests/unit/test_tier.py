@@ -4,7 +4,7 @@ import pytest
 
 from ddnn.breaker import Breaker
 from ddnn.slots import ClosedSlots
-from ddnn.tier import Decision, Escalate, Expired, Feed, Report, Request, Tier, TierConfig
+from ddnn.tier import Decision, Escalate, Expired, Feed, Passed, Report, Request, Tier, TierConfig
 from ddnn.wire import Flag, Kind
 from tests.fakes import FakeSections, answer, features, frame, summary
 
@@ -501,6 +501,12 @@ def child(**options):
     return Tier(FakeSections(cloud=False), TierConfig(**options), has_parent=True)
 
 
+def scores_of_edge(*, sure):
+    """The fake edge exit's logits, as score bytes: class 1 is ahead by 10 nats or by 0.01."""
+    behind = 255 - (160 if sure else 0)
+    return bytes([behind, 255, behind])
+
+
 def passed_on(node):
     return node.counts["opened"] == node.counts["passed"] + node.open_slots
 
@@ -511,7 +517,7 @@ def test_node_with_a_parent_reports_its_scores_and_decides_nothing():
     assert isinstance(report, Report)
     assert len(report.scores) == 3
     assert report.scores[0] == max(report.scores)
-    assert node.on_time(3.0) == []
+    assert node.on_time(3.0) == [Passed(5)]
     assert passed_on(node)
     assert node.open_slots == 0
 
@@ -521,9 +527,51 @@ def test_parents_request_brings_the_members_features_up():
     report_all(node, 5, sure=False)
     assert node.on_parent_request(5, 0.1) == [Request(m, 5) for m in range(3)]
     assert node.on_parent_request(5, 0.1) == []
-    actions = [a for m in range(3) for a in node.on_features(m, 5, features(5), 0.2)]
-    assert actions == [Feed(5, b"edge")]
+    actions = [a for m in range(3) for a in node.on_features(m, 5, features(5, sure=False), 0.2)]
+    assert actions == [Feed(5, scores_of_edge(sure=False) + b"edge"), Passed(5)]
     assert passed_on(node)
+
+
+def test_features_that_a_member_did_not_send_make_what_goes_up_partial():
+    node = child(features_wait_s=1.0)
+    report_all(node, 5, sure=False)
+    node.on_parent_request(5, 0.0)
+    node.on_features(0, 5, features(5), 0.1)
+    feed, passed = node.on_time(1.0)
+    assert feed == Feed(5, scores_of_edge(sure=True) + b"edge", partial=True)
+    assert passed == Passed(5)
+
+
+def test_decision_on_a_members_partial_features_says_so():
+    parent = Tier(FakeSections(members=2, cloud=False), TierConfig())
+    for member in range(2):
+        parent.on_summary(member, 5, summary(5, sure=False), 0.0)
+    parent.on_features(0, 5, features(5), 0.1)
+    (decision,) = parent.on_features(1, 5, features(5, flags=Flag.PARTIAL), 0.1)
+    assert (decision.exit, decision.used, decision.degraded) == ("edge", (0, 1), "features_missing")
+
+
+def test_node_that_must_end_a_slot_early_reports_what_it_has():
+    node = child()
+    node.on_summary(0, 5, summary(5), 0.0)
+    report, passed = node.close("shutdown", 0.1)
+    assert (report.slot, report.scores is None, passed) == (5, False, Passed(5))
+
+
+def test_report_of_a_slot_from_before_an_outage_says_so():
+    node = child()
+    for member in range(3):
+        actions = node.on_summary(member, 5, summary(5, flags=Flag.BACKLOG), 0.0)
+    (report,) = actions
+    assert report.late
+
+
+def test_waits_leave_room_for_those_of_the_nodes_below():
+    config = TierConfig(summary_wait_s=0.7, features_wait_s=1.1)
+    above, below = config.above_nodes(), config.below_a_parent()
+    assert above.summary_wait_s > below.summary_wait_s
+    assert above.features_wait_s > below.features_wait_s
+    assert below.parent_wait_s > above.summary_wait_s
 
 
 def test_parent_that_asks_too_late_is_told_so():
@@ -539,7 +587,7 @@ def test_node_whose_members_see_nothing_reports_that():
     actions = []
     for member in range(3):
         actions += node.on_summary(member, 5, frame(Kind.SUMMARY, 5, flags=Flag.ABSENT), 0.0)
-    assert actions == [Report(5, None)]
+    assert actions == [Report(5, None), Passed(5)]
     assert passed_on(node)
 
 
@@ -547,7 +595,7 @@ def test_members_that_do_not_answer_the_node_leave_the_parent_without_features()
     node = child(features_wait_s=1.0)
     report_all(node, 5, sure=False)
     node.on_parent_request(5, 0.0)
-    assert node.on_time(1.0) == [Feed(5, None)]
+    assert node.on_time(1.0) == [Feed(5, None), Passed(5)]
     assert passed_on(node)
 
 
@@ -564,7 +612,7 @@ def test_two_nodes_below_a_third_make_one_decision():
                     up = frame(Kind.SUMMARY, slot, b"\0" + scores[1:], boot=number)
                     carry_down(parent.on_summary(number, slot, up, now), now)
                 case Feed(slot=slot, features=data):
-                    up = frame(Kind.FEATURES, slot, b"\1" + data[1:], boot=number)
+                    up = frame(Kind.FEATURES, slot, b"\1" + data[-3:], boot=number)
                     carry_down(parent.on_features(number, slot, up, now), now)
                 case Request(member=member, slot=slot):
                     carry_up(
@@ -577,7 +625,7 @@ def test_two_nodes_below_a_third_make_one_decision():
                 carry_up(
                     action.member, nodes[action.member].on_parent_request(action.slot, now), now
                 )
-            else:
+            elif isinstance(action, Decision):
                 decisions.append(action)
 
     for member in range(3):

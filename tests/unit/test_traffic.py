@@ -6,12 +6,16 @@ import pytest
 from ddnn import wire
 from ddnn.wire import Flag, Kind
 from tests import bundles
-from training.traffic import Sizes, camera_bytes, cloud_bytes, paper_bytes, sizes_of
+from training.traffic import Sizes, camera_bytes, cloud_bytes, edge_bytes, paper_bytes, sizes_of
 
 HEAD = {"tag": 1, "boot": 2, "slot": 3}
-ONE_EDGE = Sizes(classes=3, feature_bytes=128, edge_feature_bytes=(64,), edges=((0, 1, 2),))
-NO_EDGE = Sizes(classes=3, feature_bytes=128, edge_feature_bytes=(), edges=())
-TWO_EDGES = Sizes(classes=3, feature_bytes=128, edge_feature_bytes=(64, 64), edges=((0, 1), (2,)))
+ONE_EDGE = Sizes(
+    classes=3, score_bytes=3, feature_bytes=128, edge_feature_bytes=(64,), edges=((0, 1, 2),)
+)
+NO_EDGE = Sizes(classes=3, score_bytes=3, feature_bytes=128, edge_feature_bytes=(), edges=())
+TWO_EDGES = Sizes(
+    classes=3, score_bytes=3, feature_bytes=128, edge_feature_bytes=(64, 64), edges=((0, 1), (2,))
+)
 PRESENT = np.array([[True, True, True], [True, False, True], [True, False, False], [False] * 3])
 
 
@@ -60,11 +64,16 @@ def test_cloud_bytes_are_those_of_an_escalation():
     ]
 
 
-def test_several_edges_report_as_cameras_do():
+def test_several_edges_go_to_the_cloud_in_one_message():
     passed = np.array([True, False, True, True])
+    assert cloud_bytes(TWO_EDGES, PRESENT, passed).tolist() == [14 + 2 * 64, 0, 14 + 64, 0]
+
+
+def test_several_edges_report_to_the_gateway_above_them():
+    asked = np.array([True, False, True, False])
     both, one, none = 2 * 13, 13 + 10, 2 * 10
-    features = message(Kind.FEATURES, 64)
-    assert cloud_bytes(TWO_EDGES, PRESENT, passed).tolist() == [
+    features = message(Kind.FEATURES, 3 + 64)
+    assert (2 * edge_bytes(TWO_EDGES, PRESENT, asked)).tolist() == [
         both + 2 * features,
         both,
         one + features,
@@ -72,7 +81,14 @@ def test_several_edges_report_as_cameras_do():
     ]
 
 
+def test_picture_goes_up_twice_and_its_summary_says_nothing():
+    pictures = Sizes(classes=3, score_bytes=0, feature_bytes=3072, edge_feature_bytes=(), edges=())
+    every = np.ones(4, bool)
+    assert camera_bytes(pictures, PRESENT, every)[0] == 10 + 10 + 3072
+    assert cloud_bytes(pictures, PRESENT, every)[0] == 14 + 3 * 3072
+
+
 def test_sizes_are_the_manifests():
     assert sizes_of(bundles.random_bundle().manifest) == Sizes(
-        classes=3, feature_bytes=32, edge_feature_bytes=(16,), edges=((0, 1, 2),)
+        classes=3, score_bytes=3, feature_bytes=32, edge_feature_bytes=(16,), edges=((0, 1, 2),)
     )

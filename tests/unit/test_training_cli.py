@@ -54,6 +54,24 @@ def test_thresholds_are_for_the_goal_and_the_bundle_says_so(data, tmp_path):
     assert len(manifest.missing.sets) == 8
 
 
+def test_bundle_says_which_cameras_of_the_set_it_is_of(data, tmp_path):
+    out = tmp_path / "bundle"
+    where = ("--data", data, "--out", out, "--run-dir", tmp_path / "runs")
+    result = call(*where, "--preset", "d-device-edge-cloud", "--cameras", "2", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "one device" in result.output
+    manifest = read_folder(out).manifest
+    assert manifest.training["of_cameras"] == "2"
+    assert manifest.topology.cameras == 1
+    assert len(manifest.topology.edges) == 1
+
+
+def test_camera_that_the_set_does_not_have_is_explained(data, tmp_path):
+    result = call("--data", data, "--out", tmp_path / "bundle", "--cameras", "0,9", *SMALL)
+    assert result.exit_code == 1
+    assert "0..2" in result.output
+
+
 def test_goal_out_of_reach_costs_no_training(data, tmp_path):
     out = tmp_path / "bundle"
     where = ("--data", data, "--out", out, "--run-dir", tmp_path / "runs")

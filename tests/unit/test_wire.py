@@ -17,6 +17,7 @@ GOLDEN = [
     (Kind.REQUEST, 1, 2, 2**32 + 3, 0, b"", "13000100020003000000"),
     (Kind.ESCALATION, 1, 2, 3, 0, b"\x05\0\0\0\x01\x02", "14000100020003000000050000000102"),
     (Kind.ANSWER, 1, 2, 3, 0, b"\xff\xff\xff\xff", "15000100020003000000ffffffff"),
+    (Kind.FEATURES, 1, 2, 3, Flag.PARTIAL, b"\xff\x5f\0\xaa\x55", "12080100020003000000ff5f00aa55"),
 ]
 
 
@@ -74,7 +75,7 @@ def test_other_version_or_kind_is_refused(first):
         wire.decode(bytes([first]) + bytes(9))
 
 
-@pytest.mark.parametrize("flags", [0x08, 0x80, 0x09])
+@pytest.mark.parametrize("flags", [0x10, 0x80, 0x11])
 def test_unknown_flag_is_refused(flags):
     with pytest.raises(WireError, match="flags"):
         wire.decode(bytes([0x11, flags]) + bytes(8))

@@ -18,7 +18,7 @@ from training.paper.plan import Plan
 from training.paper.run import Cache, Run, validation_part
 from training.paper.table import Cell, Column, Number
 from training.sections import pooled
-from training.traffic import paper_bytes
+from training.traffic import edge_bytes, paper_bytes
 
 Row = dict[str, Cell]
 EXIT_COLUMNS = [
@@ -108,6 +108,15 @@ class Tested:
     def paper_bytes(self, local_share: float) -> float:
         """Traffic by the paper's formula at a share of local exits."""
         return paper_bytes(self.measured.sizes.classes, local_share, feature_bits(self.run.network))
+
+    def edge_bytes(self) -> float | None:
+        """Mean payload that one of several edges sends up for one frame; None with one or none."""
+        if len(self.measured.sizes.edges) < 2:
+            return None
+        result = self.decided()
+        present = self.measured.present
+        asked = present.any(axis=1) & (result.exit != "local")
+        return float(edge_bytes(self.measured.sizes, present, asked).mean())
 
     def device_file_bytes(self) -> int:
         """Size of a device section's file."""

@@ -8,8 +8,10 @@ from typing import Any, Literal, get_args
 
 from ddnn.errors import ConfigError
 from training.datasets.base import MultiCameraSet
-from training.options import AGGREGATIONS, TOPOLOGIES, NetworkOptions, TrainOptions, topology
+from training.options import AGGREGATIONS, NetworkOptions, TrainOptions
+from training.options import shape as shape_options
 from training.paper.run import Run
+from training.preset import presets
 
 TableName = Literal[
     "sweep", "filters", "layout", "aggregation", "cameras", "adding", "missing", "shapes"
@@ -58,15 +60,13 @@ class Plan:
         """
         chosen = tuple(range(self.samples.cameras)) if cameras is None else tuple(cameras)
         height, width, channels = self.samples.image_shape
-        options = {"cloud_filters": ()} if shape == "devices-edge" else {}
         network = NetworkOptions(
             cameras=len(chosen),
             classes=len(self.samples.classes),
             height=height,
             width=width,
             channels=channels,
-            edges=topology(shape, len(chosen)),
-            **self.changes | options | changes,
+            **self.changes | changes | shape_options(shape, len(chosen)),
         )
         return [Run(chosen, network, replace(self.training, seed=seed)) for seed in self.seeds]
 
@@ -117,16 +117,18 @@ class Plan:
         return {c: self.runs(tuple(sorted(set(order) - {c}))) for c in missing}
 
     def shapes(self, order: Sequence[int]) -> dict[str, list[Run]]:
-        """By name: every topology with all cameras, and what is possible with the best alone."""
+        """By preset: the paper's six shapes, those of one camera with the best one.
+
+        Only the shape is the preset's; all else is as in every other comparison.
+        """
         found = {}
-        for name in TOPOLOGIES:
-            for cameras, title in ((None, name), (order[-1:], f"{name}, one camera")):
-                if cameras is not None and (self.quick or self.samples.cameras == 1):
-                    continue
-                try:
-                    found[title] = self.runs(cameras, name)
-                except ConfigError:
-                    continue  # several edges need several cameras
+        for name, preset in presets().items():
+            if preset.one_camera and self.quick:
+                continue
+            try:
+                found[name] = self.runs(order[-1:] if preset.one_camera else None, preset.topology)
+            except ConfigError:
+                continue  # several edges need several cameras
         return found
 
     def all(self, tables: Iterable[TableName], order: Sequence[int]) -> list[Run]:

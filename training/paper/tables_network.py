@@ -213,7 +213,7 @@ def aggregation(bench: Bench) -> Table:
 
 
 def shapes(bench: Bench) -> Table:
-    """Other shapes of the network."""
+    """The six shapes of the paper's Figure 2."""
     rows: list[Row] = []
     for name, runs in bench.plan.shapes(bench.order).items():
         tested = bench.tested(runs)
@@ -223,20 +223,22 @@ def shapes(bench: Bench) -> Table:
                 **bench.exits(runs),
                 "local_share": over(tested, lambda t: t.at().exit_shares.get("local")),
                 "camera_bytes": over(tested, lambda t: t.at().camera_bytes),
+                "edge_bytes": over(tested, lambda t: t.edge_bytes()),
                 "cloud_bytes": over(tested, lambda t: t.at().cloud_bytes),
             }
         )
     return Table(
         "shapes",
         "Shapes",
-        "`one camera` is the best one alone. With several edges the exits of a tier add up "
-        "their logits; `to cloud` is what all edges send up together.",
+        "Those of the paper's Figure 2 (`ddnn train --preset`). One device is the best camera "
+        "alone. `payload per edge` is what one of two edges sends to the site's gateway.",
         [
             Column("shape", "shape"),
             *EXIT_COLUMNS,
             Column("one_missing", "one blanked: of those seen", "%"),
             Column("local_share", "at local", "%"),
             Column("camera_bytes", "payload per camera", "B"),
+            Column("edge_bytes", "payload per edge", "B"),
             Column("cloud_bytes", "to cloud", "B"),
         ],
         rows,
