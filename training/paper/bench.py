@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 from ddnn.evaluate import Evaluation
 from ddnn.measurements import EXITS, CurvePoint, ExitKey, MissingCameras
 from training.datasets.base import MultiCameraSet
-from training.measure import Measured, missing_entry, point, thresholds_of
+from training.goal import HIGHEST_ACCURACY, Goal, GoalError
+from training.measure import Measured, choose, missing_entry, point, thresholds_of
 from training.options import NetworkOptions
 from training.paper import figures
 from training.paper.plan import Plan
@@ -35,11 +37,18 @@ class Tested:
     Attributes:
         run: what it was.
         cameras: which of the data set's its own cameras are.
-        thresholds: calibrated, of every exit but the last.
+        thresholds: calibrated for `goal`, of every exit but the last; where that cannot be
+            reached, for the highest accuracy.
     """
 
     def __init__(
-        self, run: Run, cache: Cache, samples: MultiCameraSet, *, validation: bool = False
+        self,
+        run: Run,
+        cache: Cache,
+        samples: MultiCameraSet,
+        *,
+        goal: Goal = HIGHEST_ACCURACY,
+        validation: bool = False,
     ) -> None:
         self.run = run
         self.cameras = run.cameras
@@ -47,7 +56,11 @@ class Tested:
         bundle = cache.bundle(run)
         self.manifest = bundle.manifest
         self.thresholds = thresholds_of(bundle.manifest)
-        index = validation_part(run, own) if validation else own.test
+        held_out = validation_part(run, own)
+        if goal != HIGHEST_ACCURACY and self.thresholds:
+            with contextlib.suppress(GoalError):
+                self.thresholds = choose(Measured(bundle, own, held_out), goal).thresholds
+        index = held_out if validation else own.test
         self.measured = Measured(bundle, own, index)
         self.seen = own.seen[index]
         self._entries: dict[tuple[int, ...], MissingCameras] = {}
@@ -197,7 +210,7 @@ class Bench:
         """The networks of these runs, loaded once."""
         for run in runs:
             if run not in self._known:
-                self._known[run] = Tested(run, self._cache, self.samples)
+                self._known[run] = Tested(run, self._cache, self.samples, goal=self.plan.goal)
         return [self._known[run] for run in runs]
 
     def exits(self, runs: list[Run]) -> Row:

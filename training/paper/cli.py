@@ -18,6 +18,7 @@ from rich.console import Console
 
 from ddnn.errors import ConfigError, DdnnError
 from training.datasets.base import MultiCameraSet
+from training.goal import HIGHEST_ACCURACY, Goal
 from training.options import AUGMENTATIONS, NetworkOptions, TrainOptions
 from training.paper.plan import QUICK_TABLES, TABLES, Plan, TableName
 from training.paper.run import Cache, Data, digest
@@ -62,6 +63,13 @@ _TAKEN = {"cameras", "classes", "height", "width", "channels", "edges", "seed"}
     help="Change an option of every network or training, such as flip=true or edge_filters=8,16.",
 )
 @click.option(
+    "--goal",
+    default=str(HIGHEST_ACCURACY),
+    show_default=True,
+    help="What exit thresholds are chosen for, as in `ddnn train`; a network that cannot reach it "
+    "keeps those for the highest accuracy.",
+)
+@click.option(
     "--retrain/--no-retrain",
     default=True,
     show_default=True,
@@ -100,6 +108,7 @@ def paper(
     train_limit: int | None,
     test_limit: int | None,
     changes: tuple[str, ...],
+    goal: str,
     retrain: bool,
     jobs: int,
     out: Path | None,
@@ -127,6 +136,7 @@ def paper(
         seeds=tuple(range(seeds or (1 if quick else 3))),
         quick=quick,
         retrain=retrain,
+        goal=Goal.parse(goal),
     )
     names = tables or (QUICK_TABLES if quick else TABLES)
     try:
@@ -188,6 +198,7 @@ def _run(
         "order": bench.order,
         "network": asdict(plan.base()[0].network),
         "training": asdict(plan.training),
+        "goal": str(plan.goal),
         "seconds": time.monotonic() - began,
     }
     path = report.write(folder, made, facts)

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from ddnn.errors import ConfigError
 from training.datasets.base import MultiCameraSet
+from training.goal import HIGHEST_ACCURACY, Goal
 from training.options import AGGREGATIONS, NetworkOptions, TrainOptions
 from training.options import shape as shape_options
 from training.paper.run import Run
@@ -36,6 +37,7 @@ class Plan:
         seeds: of the repetitions.
         quick: fewer runs.
         retrain: whether to train without each camera, for `missing`.
+        goal: what exit thresholds are chosen for.
     """
 
     samples: MultiCameraSet
@@ -44,6 +46,7 @@ class Plan:
     seeds: tuple[int, ...]
     quick: bool
     retrain: bool = True
+    goal: Goal = HIGHEST_ACCURACY
 
     def runs(
         self, cameras: Sequence[int] | None = None, shape: str = BASE_SHAPE, **changes: Any

@@ -73,8 +73,7 @@ def summary(bench: Bench) -> Table:
     return Table(
         "summary",
         "The network",
-        "Thresholds are chosen on validation samples for the highest accuracy, then for the "
-        "least traffic.",
+        f"Thresholds are chosen on validation samples for the goal `{bench.plan.goal}`.",
         [Column("what", ""), Column("%", "share", "%"), Column("B", "bytes", "B")],
         rows,
     )
