@@ -56,6 +56,7 @@ class CloudService:
             keepalive_s=settings.keepalive_s,
             will=Will(topics.worker_status(settings.worker), self._status("offline")),
             on_up=self._report,
+            tls=settings.tls,
         )
 
     def run(self) -> None:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 import random
 import socket
+import ssl
 import struct
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import paho.mqtt.client as paho
@@ -24,8 +27,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from ddnn.errors import DdnnError
+from ddnn.errors import ConfigError, DdnnError
 from ddnn.message import Message, Publish
+from ddnn.tls import Credentials, TlsFiles, explain
 
 __all__ = ["Client", "Message", "Publish", "Receipt", "Traffic", "Will"]
 
@@ -44,6 +48,8 @@ STUCK_AFTER_S = 1.0
 #: MQTT 5 broker should say so, "session taken over"; mosquitto 2.0.11 does not.)
 SHORT_CONNECTIONS = 3
 SHORT_CONNECTION_S = 10.0
+#: Where brokers listen, without and with TLS.
+PORT, TLS_PORT = 1883, 8883
 
 
 class Will(NamedTuple):
@@ -74,12 +80,17 @@ class Client:
     """A connection that stays: it connects in the background and again whenever it is lost.
 
     Args:
-        host, port: the broker.
+        host, port: the broker; port 0 is 8883 with TLS and 1883 without.
         client_id: unique on the broker.
         keepalive_s: seconds between pings.
         will: what the broker says when this client vanishes.
         on_up: called on the network thread after each connect, subscriptions sent.
         on_down: called on the network thread after a connection was lost.
+        tls: files of the CA and of this node; None: no TLS. Renewed files are used from the next
+            connection on.
+
+    Raises:
+        ConfigError: a TLS file is missing or does not fit the others.
     """
 
     def __init__(
@@ -92,10 +103,18 @@ class Client:
         will: Will | None = None,
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.connected = threading.Event()
-        self._address = (host, port, keepalive_s)
+        self.trouble: str | None = None
+        self.max_packet: int | None = None
+        self._address = (host, port or (TLS_PORT if tls else PORT), keepalive_s)
+        self._credentials = Credentials(tls) if tls else None
+        # Set once connected, or once it is clear that waiting will not help.
+        self._settled = threading.Event()
+        self._in_flight: dict[int, str] = {}
+        self._denied: Counter[str] = Counter()
         self._on_up = on_up
         self._on_down = on_down
         self._connected_at = 0.0
@@ -104,7 +123,6 @@ class Client:
         self._stuck_looked = 0.0
         self._lock = threading.Lock()
         self._handlers: dict[str, tuple[Handler, int, bool]] = {}
-        self._max_packet: int | None = None
         self._complained = False
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
         self._client.reconnect_delay_set(1, 4)
@@ -116,6 +134,11 @@ class Client:
         self._client.on_connect_fail = self._connect_failed
         self._client.on_disconnect = self._disconnected
         self._client.on_socket_open = self._socket_opened
+        self._client.on_publish = self._acknowledged
+        if self._credentials:
+            self._client.tls_set_context(self._credentials.context)
+            self._client.on_pre_connect = self._before_connecting
+        self._client.enable_logger(_error_logger(self._read_failed))
 
     # -- life ------------------------------------------------------------------------------
 
@@ -129,19 +152,32 @@ class Client:
         """Wait for the first connection.
 
         Raises:
-            DdnnError: there was none in time.
+            DdnnError: there was none in time, or the broker and this client do not suit each
+                other (a certificate, a port), which no waiting mends.
         """
-        if not self.connected.wait(timeout_s):
-            host, port, _ = self._address
-            raise DdnnError(
-                f"no MQTT broker answers at {host}:{port}; is it running? "
-                "(`ddnn broker` starts a local one)"
-            )
+        self._settled.wait(timeout_s)
+        if not self.connected.is_set():
+            raise DdnnError(self.trouble or self._no_answer("is it running?"))
+
+    def _no_answer(self, why: str) -> str:
+        host, port, _ = self._address
+        return f"no MQTT broker answers at {host}:{port}: {why} (`ddnn broker` starts a local one)"
 
     def stop(self) -> None:
         """Disconnect without the will and end the network thread."""
         self._client.disconnect()
         self._client.loop_stop()
+
+    def certificate_note(self) -> dict[str, str]:
+        """What the status should say of this node's certificate: empty while all is well."""
+        certificate = self._credentials.certificate if self._credentials else None
+        note = certificate.note(datetime.now(UTC)) if certificate else None
+        return {"certificate": note} if note else {}
+
+    def denied(self) -> Counter[str]:
+        """How many messages the broker refused to take from this identity, by topic."""
+        with self._lock:
+            return self._denied.copy()
 
     # -- messages --------------------------------------------------------------------------
 
@@ -184,10 +220,10 @@ class Client:
         Raises:
             DdnnError: the message is over the broker's packet limit.
         """
-        if self._max_packet is not None and len(payload) + len(topic) + 64 > self._max_packet:
+        if self.max_packet is not None and len(payload) + len(topic) + 64 > self.max_packet:
             raise DdnnError(
                 f"message of {len(payload)} bytes on {topic} is over the broker's packet limit "
-                f"of {self._max_packet}"
+                f"of {self.max_packet}"
             )
         properties = None
         if response_topic or correlation or expiry_s is not None:
@@ -199,11 +235,30 @@ class Client:
             if expiry_s is not None:
                 properties.MessageExpiryInterval = max(1, round(expiry_s))
         info = self._client.publish(topic, payload, qos, retain, properties)
+        if qos:  # ids are used again: at most 65535
+            with self._lock:
+                self._in_flight[info.mid] = topic
         if info.rc == paho.MQTT_ERR_SUCCESS or (qos and info.rc == paho.MQTT_ERR_NO_CONN):
             self.counts["published"] += 1
         else:
             self.counts["unsent"] += 1
         return info
+
+    def _acknowledged(
+        self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any
+    ) -> None:
+        """The broker has taken a message, or says that this identity may not write there."""
+        with self._lock:
+            topic = self._in_flight.pop(mid, None)
+            if not reason.is_failure:
+                return
+            self.counts["denied"] += 1
+            known = topic in self._denied
+            # A bound: a topic may hold a number that counts on.
+            if topic is not None and (known or len(self._denied) < 100):
+                self._denied[topic] += 1
+        if not known:
+            log.error("the broker refuses messages on %s: %s; see its ACL", topic, reason)
 
     def send(self, message: Publish) -> Receipt | None:
         """Send a message, or drop and count it where `message.keep` says that it cannot wait.
@@ -267,10 +322,11 @@ class Client:
         self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any
     ) -> None:
         if reason.is_failure:
-            self._complain(f"the broker refuses this client: {reason}")
+            self._give_reason(f"the broker refuses this client: {reason}", lasting=True)
             return
         self._complained = False
-        self._max_packet = getattr(properties, "MaximumPacketSize", None)
+        self.trouble = None
+        self.max_packet = getattr(properties, "MaximumPacketSize", None)
         self.counts["connects"] += 1
         self._connected_at = time.monotonic()
         with self._lock:
@@ -278,6 +334,7 @@ class Client:
         for topic_filter, (_, qos, retained) in known:
             self._subscribe_now(topic_filter, qos, retained)
         self.connected.set()
+        self._settled.set()
         if self._on_up:
             try:
                 self._on_up()
@@ -294,14 +351,49 @@ class Client:
             milliseconds = 1000 * self._address[2]
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
+    def _before_connecting(self, _client: Any, _data: Any) -> None:
+        """Take renewed certificate files."""
+        assert self._credentials
+        try:
+            if self._credentials.refresh():
+                log.info("certificate files were renewed")
+        except ConfigError as error:
+            log.warning("going on with the certificate files read before: %s", error)
+
     def _connect_failed(self, _client: Any, _data: Any) -> None:
+        # paho calls this where it has caught the error, and does not hand it over.
+        error = sys.exception()
+        if error is None:
+            self._complain(self._no_answer("trying on"))
+            return
+        why, lasting = explain(error)
+        self._give_reason(why if lasting else self._no_answer(why), lasting=lasting)
+
+    def _read_failed(self, error: BaseException) -> None:
+        """TLS 1.3: what the broker thinks of our certificate comes with the first bytes read."""
+        if isinstance(error, ssl.SSLError):
+            why, lasting = explain(error)
+            self._give_reason(why, lasting=lasting)
+
+    def _give_reason(self, why: str, *, lasting: bool) -> None:
         host, port, _ = self._address
-        self._complain(f"no broker at {host}:{port} yet; trying on")
+        self.trouble = f"{host}:{port}: {why}" if lasting else why
+        self._complain(self.trouble)
+        if lasting:
+            self._settled.set()
 
     def _disconnected(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
+        was_up = self.connected.is_set()
         self.connected.clear()
+        if not was_up:  # refused, or gone before it answered: no connection was lost
+            if reason.is_failure and self.trouble is None:
+                self._give_reason(
+                    self._no_answer("it ends the connection at once; does it want TLS?"),
+                    lasting=False,
+                )
+            return
         if self._on_down:
             try:
                 self._on_down()
@@ -365,3 +457,19 @@ class Client:
 def _matching(topic_filter: str) -> str:
     """What a message's topic is compared with: a shared subscription without `$share/<group>/`."""
     return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
+
+
+def _error_logger(report: Callable[[BaseException], None]) -> logging.Logger:
+    """A logger for paho that passes on the errors it swallows, and writes nothing."""
+
+    class Reporter(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            arguments = record.args if isinstance(record.args, tuple) else ()
+            for argument in arguments:
+                if isinstance(argument, BaseException):
+                    report(argument)
+
+    # Not one of the hierarchy: every client has its own.
+    logger = logging.Logger("paho", logging.ERROR)
+    logger.addHandler(Reporter())
+    return logger

@@ -116,6 +116,7 @@ class DeviceService:
             ),
             on_up=self._connected,
             on_down=self._disconnected,
+            tls=settings.tls,
         )
         self._models = ModelFeed(
             self._client,

@@ -109,6 +109,7 @@ class GatewayService:
             ),
             on_up=self._connected,
             on_down=self._disconnected,
+            tls=settings.tls,
         )
         self._models = ModelFeed(
             self._client,
