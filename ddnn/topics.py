@@ -15,6 +15,7 @@ topic           who writes it                          what
 What people and tools read is JSON under ddnn/<site>/: decision, ledger (retained),
 status/<node> (retained, with a will), model/manifest and model/section/<sha256>/<i> (retained).
 What they write there: settings (retained) and recall, a consumer's request for past decisions.
+check/<node> is a node's own, for `ddnn doctor`. Who may write and read what: ddnn/access.py.
 """
 
 from __future__ import annotations
@@ -93,6 +94,17 @@ def worker_status(worker: str) -> str:
     return f"ddnn/_cloud/status/{worker}"
 
 
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a filter covers a topic, or every topic of a narrower filter."""
+    wanted, given = topic_filter.split("/"), topic.split("/")
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if index >= len(given) or given[index] == "#" or level not in ("+", given[index]):
+            return False
+    return len(wanted) == len(given)
+
+
 def site_of(topic: str) -> str | None:
     """The site of a frame or `ddnn/<site>/...` topic, or None if it has no valid one."""
     first, _, rest = topic.partition("/")
@@ -114,12 +126,25 @@ def worker_status_filter() -> str:
     return "ddnn/_cloud/status/+"
 
 
+def check(site: str, node: str) -> str:
+    """Where `ddnn doctor` sends a message to itself; a cloud worker's site is `_cloud`."""
+    return f"ddnn/{site}/check/{node}"
+
+
 def summary_filter(site: str) -> str:
     return f"{site}/s/+"
 
 
 def features_filter(site: str) -> str:
     return f"{site}/f/+"
+
+
+def request_filter(site: str) -> str:
+    return f"{site}/q/+"
+
+
+def section_filter(site: str) -> str:
+    return f"ddnn/{site}/model/section/+/+"
 
 
 def status_filter(site: str) -> str:
