@@ -117,6 +117,7 @@ class CloudService:
                 boot=self._boot,
                 counts=dict(self._worker.counts),
                 sites={s: f.bundle_id for s, f in list(self._feeds.items()) if f.bundle_id},
+                notes=self._client.certificate_note() if state == "online" else {},
             )
         )
 

@@ -193,16 +193,16 @@ class Client:
             self._handlers[topic_filter] = (handler, qos, retained)
         self._client.message_callback_add(_matching(topic_filter), self._guarded(handler))
         if self._client.is_connected():
-            self._subscribe_now(topic_filter, qos, retained)
+            self._subscribe_now((topic_filter, qos, retained))
 
-    def unsubscribe(self, topic_filter: str) -> None:
-        """Undo `subscribe`."""
+    def unsubscribe(self, *topic_filters: str) -> None:
+        """Undo `subscribe`, of all these filters in one packet."""
         with self._lock:
-            known = self._handlers.pop(topic_filter, None)
-        if known:
+            known = [each for each in topic_filters if self._handlers.pop(each, None)]
+        for topic_filter in known:
             self._client.message_callback_remove(_matching(topic_filter))
-            if self._client.is_connected():
-                self._client.unsubscribe(topic_filter)
+        if known and self._client.is_connected():
+            self._client.unsubscribe(known)
 
     def publish(
         self,
@@ -331,8 +331,7 @@ class Client:
         self._connected_at = time.monotonic()
         with self._lock:
             known = list(self._handlers.items())
-        for topic_filter, (_, qos, retained) in known:
-            self._subscribe_now(topic_filter, qos, retained)
+        self._subscribe_now(*((each, qos, retained) for each, (_, qos, retained) in known))
         self.connected.set()
         self._settled.set()
         if self._on_up:
@@ -425,13 +424,18 @@ class Client:
             log.warning(text)
         self._complained = True
 
-    def _subscribe_now(self, topic_filter: str, qos: int, retained: bool) -> None:
-        handling = (
-            SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
-            if retained
-            else SubscribeOptions.RETAIN_DO_NOT_SEND
+    def _subscribe_now(self, *wanted: tuple[str, int, bool]) -> None:
+        """Filters with QoS, and whether what is retained shall come: in one packet."""
+        send, do_not = (
+            SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE,
+            SubscribeOptions.RETAIN_DO_NOT_SEND,
         )
-        self._client.subscribe(topic_filter, options=SubscribeOptions(qos, retainHandling=handling))
+        filters = [
+            (topic_filter, SubscribeOptions(qos, retainHandling=send if retained else do_not))
+            for topic_filter, qos, retained in wanted
+        ]
+        if filters:
+            self._client.subscribe(filters)
 
     def _guarded(self, handler: Handler) -> Callable[[Any, Any, Any], None]:
         def call(_client: Any, _data: Any, message: paho.MQTTMessage) -> None:

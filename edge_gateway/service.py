@@ -25,6 +25,7 @@ from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections, gateway_roles
 from ddnn.tier import TierConfig
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
+from edge_gateway.intake import Intake
 
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
@@ -111,6 +112,7 @@ class GatewayService:
             on_down=self._disconnected,
             tls=settings.tls,
         )
+        self._intake = Intake(self._client, settings.site, settings.period_s, self._on_message)
         self._models = ModelFeed(
             self._client,
             settings.site,
@@ -123,16 +125,14 @@ class GatewayService:
     def run(self) -> None:
         """Decide until stopped; then close what is open and say goodbye."""
         site = self._settings.site
-        for topic_filter, qos in (
-            (topics.summary_filter(site), 0),
-            (topics.features_filter(site), 1),
-            (topics.answer(site), 1),
-            (topics.status_filter(site), 1),
-            (topics.worker_status_filter(), 1),
-            (topics.settings(site), 1),
-            (topics.recall(site), 1),
+        self._intake.start()
+        for topic in (
+            topics.answer(site),
+            topics.worker_status_filter(),
+            topics.settings(site),
+            topics.recall(site),
         ):
-            self._client.subscribe(topic_filter, self._on_message, qos=qos)
+            self._client.subscribe(topic, self._on_message)
         self._models.start()
         self._client.start()
         try:
@@ -155,6 +155,7 @@ class GatewayService:
                 now = time.monotonic()
                 self._carry_out(self._gateway.on_time(now, time.time()))
                 self._hear_receipts(now)
+                self._intake.on_time(now)
                 deadline = self._gateway.next_deadline()
                 until = min(next_ledger, deadline) if deadline is not None else next_ledger
                 # A deadline set meanwhile by a message is at least a stage's wait away, so that
@@ -171,7 +172,9 @@ class GatewayService:
 
     def _on_message(self, message: Message) -> None:
         with self._wake:
-            self._carry_out(self._gateway.on_message(message, time.monotonic(), time.time()))
+            now = time.monotonic()
+            if self._intake.admits(message, now):
+                self._carry_out(self._gateway.on_message(message, now, time.time()))
 
     def _connected(self) -> None:
         with self._wake:
@@ -235,7 +238,7 @@ class GatewayService:
 
     def _report(self, state: str = "online") -> None:
         with self._wake:
-            notes = self._gateway.notes()
+            notes = self._gateway.notes() | self._intake.notes() | self._client.certificate_note()
         report = status.Status(
             node=NODE,
             state="online" if state == "online" else "offline",
