@@ -107,7 +107,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             found += [Identity(self.site, f"device-{n}") for n in self.cameras]
             found += [Identity(self.site, node) for node in access.NODES]
         found += [Identity(CLOUD, worker) for worker in self.workers]
-        found += [Identity(site, "bridge") for site in self.bridged_sites]
+        for site in self.bridged_sites:
+            found += [Identity(site, "bridge"), Identity(site, "dashboard")]
         served = (*([self.site] if self.site else []), *self.bridged_sites)
         return {identity: access.of(identity, served) for identity in found}
 

@@ -181,7 +181,7 @@ def bridge(site: str) -> Access:
             topics.manifest(site),
             topics.section_filter(site),
         ),
-        reads=(topics.answer(site), topics.worker_status_filter()),
+        reads=(topics.answer(site), topics.worker_status_filter(), topics.recall(site)),
     )
 
 

@@ -97,6 +97,11 @@ class Consumer:
         if report is not None:
             self.statuses[report.node] = report
 
+    def recall(self, from_slot):
+        """Ask for decisions again."""
+        payload = msgspec.json.encode({"from_slot": from_slot})
+        self.client.publish(topics.recall(SITE), payload, qos=1)
+
     def between(self, first, last):
         """Decisions of slots `first` to `last`."""
         with self.lock:
@@ -110,7 +115,7 @@ class SecuredSite:
         self.folder = folder / "site"
         self.logs = folder / "logs"
         self.logs.mkdir()
-        self.plan = make_site(self.folder)
+        self.plan = self.make()
         self.broker = broker_of(self.folder, self.plan, extra)
         self.children = {}
         self.stack = contextlib.ExitStack()
@@ -121,6 +126,9 @@ class SecuredSite:
         images = np.clip(flat + np.tile(noise, (10, 1, 1, 1, 1)), 1, 255).astype(np.uint8)
         self.replay = folder / "replay.npz"
         np.savez(self.replay, images=images, present=np.ones((samples, CAMERAS), bool))
+
+    def make(self):
+        return make_site(self.folder)
 
     def __enter__(self):
         self.broker.start()
@@ -146,13 +154,14 @@ class SecuredSite:
     def __exit__(self, *_):
         self.stack.close()
 
-    def start(self, identity, command, *options):
+    def start(self, identity, command, *options, folder=None, broker=None):
         """Start a node with the folder that the site made for it and nothing else."""
-        place = self.folder / "nodes" / identity
+        place = (folder or self.folder) / "nodes" / identity
+        port = (broker or self.broker).port
         self.children[identity] = start_child(
             [
                 sys.executable, "-m", "ddnn", command, "--config", str(place / f"{command}.toml"),
-                "--port", str(self.broker.port), *options,
+                "--port", str(port), *options,
             ],
             {"OMP_NUM_THREADS": "1"},
             self.logs / f"{identity}.log",
