@@ -230,7 +230,8 @@ def explain(error: BaseException) -> tuple[str, bool]:
     if isinstance(error, ssl.SSLEOFError):
         return "the broker ended the connection during the TLS handshake; speaks it TLS?", False
     if isinstance(error, ssl.SSLError):
-        reason = error.reason or str(error)
+        # A bare SSLError, which the library does not raise, has no reason at all.
+        reason = getattr(error, "reason", None) or str(error)
         for alert, text in _ALERTS.items():
             if reason.endswith(alert):
                 return text, True
