@@ -29,7 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.message import Message, Publish
-from ddnn.tls import Credentials, TlsFiles, explain
+from ddnn.tls import Credentials, TlsFiles, ask_why, explain
 
 __all__ = ["Client", "Message", "Publish", "Receipt", "Traffic", "Will"]
 
@@ -48,6 +48,8 @@ STUCK_AFTER_S = 1.0
 #: MQTT 5 broker should say so, "session taken over"; mosquitto 2.0.11 does not.)
 SHORT_CONNECTIONS = 3
 SHORT_CONNECTION_S = 10.0
+#: A broker that ends connections before it has answered is asked why at most this often.
+ASK_EVERY_S = 30.0
 #: Where brokers listen, without and with TLS.
 PORT, TLS_PORT = 1883, 8883
 
@@ -123,7 +125,9 @@ class Client:
         self._stuck_looked = 0.0
         self._lock = threading.Lock()
         self._handlers: dict[str, tuple[Handler, int, bool]] = {}
-        self._complained = False
+        self._said: str | None = None
+        self._ask_after = 0.0
+        self._has_lasting_trouble = False
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
         self._client.reconnect_delay_set(1, 4)
         self._client.connect_timeout = CONNECT_TIMEOUT_S
@@ -324,8 +328,9 @@ class Client:
         if reason.is_failure:
             self._give_reason(f"the broker refuses this client: {reason}", lasting=True)
             return
-        self._complained = False
-        self.trouble = None
+        self._said = self.trouble = None
+        self._has_lasting_trouble = False
+        self._ask_after = 0.0
         self.max_packet = getattr(properties, "MaximumPacketSize", None)
         self.counts["connects"] += 1
         self._connected_at = time.monotonic()
@@ -365,19 +370,41 @@ class Client:
         if error is None:
             self._complain(self._no_answer("trying on"))
             return
-        why, lasting = explain(error)
-        self._give_reason(why if lasting else self._no_answer(why), lasting=lasting)
+        self._explain(error)
 
     def _read_failed(self, error: BaseException) -> None:
         """TLS 1.3: what the broker thinks of our certificate comes with the first bytes read."""
         if isinstance(error, ssl.SSLError):
-            why, lasting = explain(error)
-            self._give_reason(why, lasting=lasting)
+            self._explain(error)
+
+    def _ended_at_once(self) -> None:
+        """The broker ended a connection that it had not answered yet."""
+        error: BaseException | None = None
+        now = time.monotonic()
+        if self._credentials and now >= self._ask_after:
+            self._ask_after = now + ASK_EVERY_S
+            host, port, _ = self._address
+            error = ask_why(host, port, self._credentials.context)
+        if isinstance(error, ssl.SSLError):
+            self._explain(error)
+        elif self._has_lasting_trouble:  # a CONNACK has said why
+            return
+        elif self._credentials:
+            why = "it ends the connection after the handshake; its log says why"
+            self._give_reason(self._no_answer(why), lasting=False)
+        else:
+            why = "it ends the connection at once; does it want TLS?"
+            self._give_reason(self._no_answer(why), lasting=False)
+
+    def _explain(self, error: BaseException) -> None:
+        why, lasting = explain(error)
+        self._give_reason(why if lasting else self._no_answer(why), lasting=lasting)
 
     def _give_reason(self, why: str, *, lasting: bool) -> None:
         host, port, _ = self._address
         self.trouble = f"{host}:{port}: {why}" if lasting else why
         self._complain(self.trouble)
+        self._has_lasting_trouble = lasting
         if lasting:
             self._settled.set()
 
@@ -387,11 +414,8 @@ class Client:
         was_up = self.connected.is_set()
         self.connected.clear()
         if not was_up:  # refused, or gone before it answered: no connection was lost
-            if reason.is_failure and self.trouble is None:
-                self._give_reason(
-                    self._no_answer("it ends the connection at once; does it want TLS?"),
-                    lasting=False,
-                )
+            if reason.is_failure:
+                self._ended_at_once()
             return
         if self._on_down:
             try:
@@ -419,10 +443,10 @@ class Client:
             log.warning("connection to the broker lost (%s); reconnecting", reason)
 
     def _complain(self, text: str) -> None:
-        """Say it once per outage, not at every attempt."""
-        if not self._complained:
+        """Say it once per outage, not at every attempt; and again if it is something else."""
+        if text != self._said:
             log.warning(text)
-        self._complained = True
+        self._said = text
 
     def _subscribe_now(self, *wanted: tuple[str, int, bool]) -> None:
         """Filters with QoS, and whether what is retained shall come: in one packet."""

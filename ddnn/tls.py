@@ -218,6 +218,26 @@ _ALERTS = {
 }
 
 
+def ask_why(
+    host: str, port: int, context: ssl.SSLContext, timeout_s: float = 3.0
+) -> OSError | None:
+    """What a broker says that ended the connection of a client before it answered.
+
+    In TLS 1.3 its verdict on the client's certificate comes after the handshake, and is lost when
+    the client has sent something meanwhile. So connect once more and only listen.
+    """
+    try:
+        with (
+            socket.create_connection((host, port), timeout=timeout_s) as raw,
+            context.wrap_socket(raw, server_hostname=host) as sock,
+        ):
+            sock.settimeout(timeout_s)
+            sock.recv(1)
+    except OSError as error:
+        return error
+    return None
+
+
 def explain(error: BaseException) -> tuple[str, bool]:
     """Why a connection failed, in words that say what to do.
 

@@ -1,0 +1,156 @@
+"""The production configuration on a real broker: who gets in, who may write, and how one sees it.
+
+The quick part; `make test-security` attacks a whole running site.
+"""
+
+import contextlib
+import os
+import signal
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from broker import site
+from broker.pki import Authority, now_utc, read_record, write_private
+from broker.site_cli import site_command
+from ddnn import topics
+from ddnn.doctor.cli import doctor
+from ddnn.errors import DdnnError
+from ddnn.mqtt import Client
+from ddnn.tls import TlsFiles
+from tests.security.site import HOST, SITE, broker_of, files, make_site
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("production") / "site"
+    make_site(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def broker(folder):
+    with broker_of(folder, site.read_plan(folder)) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def connected(broker, tls, **options):
+    client = Client(HOST, broker.port, "any", tls=tls, **options)
+    client.start()
+    try:
+        client.wait_connected(10)
+        yield client
+    finally:
+        client.stop()
+
+
+def wait_until(condition, timeout_s=8.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_node_with_its_certificate_gets_in_over_tls_1_3(broker, folder):
+    with connected(broker, files(folder, f"{SITE}.device-0")) as client:
+        assert client._client.socket().version() == "TLSv1.3"
+        assert client.max_packet == 1024 * 1024
+
+
+def test_nobody_gets_in_without_a_certificate_and_is_told_at_once(broker, folder):
+    began = time.monotonic()
+    anonymous = TlsFiles(folder / "broker" / "ca.crt")
+    with pytest.raises(DdnnError, match="wants a certificate"), connected(broker, anonymous):
+        pass
+    assert time.monotonic() - began < 8
+
+
+def test_message_that_the_access_list_refuses_is_counted_by_its_topic(broker, folder):
+    with connected(broker, files(folder, f"{SITE}.device-0")) as client:
+        foreign = topics.summary(SITE, 1)
+        for _ in range(2):
+            client.publish(foreign, b"x", qos=1).wait_for_publish(5)
+        client.publish(topics.summary(SITE, 0), b"x", qos=1).wait_for_publish(5)
+        assert wait_until(lambda: client.denied() == {foreign: 2})
+        assert client.counts["denied"] == 2
+
+
+def test_renewed_certificate_is_used_at_the_next_connection_without_a_restart(broker, folder):
+    """The old one is revoked: only with the new one the node comes back."""
+    tls = files(folder, f"{SITE}.device-1")
+    old = read_record(tls.cert).serial
+    with connected(broker, tls) as client:
+        authority = Authority(folder / "ca")
+        issued = authority.issue(f"{SITE}.device-1", now_utc())
+        write_private(tls.key, issued.key)
+        write_private(tls.cert, issued.certificate)
+        authority.revoke(f"{SITE}.device-1", now_utc(), serial=old)
+        site.build(folder, now_utc())
+        broker.kill()
+        assert wait_until(lambda: not client.connected.is_set())
+        broker.start()
+        assert wait_until(client.connected.is_set, 15), client.trouble
+
+
+def test_revoked_node_cannot_come_back_and_what_it_still_holds_is_worth_nothing(broker, folder):
+    tls = files(folder, f"{SITE}.device-2")
+    with connected(broker, tls) as client:
+        Authority(folder / "ca").revoke(f"{SITE}.device-2", now_utc())
+        site.build(folder, now_utc())
+        os.kill(broker.pid, signal.SIGHUP)
+        # mosquitto keeps the connection; its access list has no more rights for it.
+        own = topics.summary(SITE, 2)
+
+        def is_denied():
+            client.publish(own, b"x", qos=1).wait_for_publish(5)
+            return client.denied()[own] > 0
+
+        assert wait_until(is_denied)
+    with pytest.raises(DdnnError, match="revoked"), connected(broker, tls):
+        pass
+
+
+def test_doctor_finds_a_node_well_with_its_own_settings(broker, folder, tmp_path):
+    place = folder / "nodes" / f"{SITE}.device-3"
+    settings = place / "device.toml"
+    settings.write_text(settings.read_text().replace("port = 8883", f"port = {broker.port}"))
+    result = CliRunner().invoke(doctor, ["--config", str(settings)])
+    lines = {
+        line.split()[1]: line.split()[0] for line in result.output.splitlines() if "->" not in line
+    }
+    for check in ("certificate", "key", "broker", "tls", "mqtt", "rights", "foreign", "packets"):
+        assert lines[check] == "ok", result.output
+
+
+def test_doctor_of_a_node_that_the_access_list_does_not_know(broker, folder, tmp_path):
+    issued = Authority(folder / "ca").issue("s1.device-30", now_utc())
+    place = tmp_path / "node"
+    write_private(place / "node.crt", issued.certificate)
+    write_private(place / "node.key", issued.key)
+    write_private(place / "ca.crt", (folder / "ca" / "ca.crt").read_bytes())
+    config = place / "device.toml"
+    config.write_text(
+        f'broker = "{HOST}"\nport = {broker.port}\n'
+        'tls_ca = "ca.crt"\ntls_cert = "node.crt"\ntls_key = "node.key"\n'
+    )
+    result = CliRunner().invoke(doctor, ["--config", str(config)])
+    assert result.exit_code == 1
+    assert "FAILURE  rights" in result.output
+    assert "ddnn site build" in result.output
+
+
+def test_site_check_starts_mosquitto_with_the_configuration(folder):
+    result = CliRunner().invoke(site_command, ["check", str(folder), "--start"])
+    assert "mosquitto refuses" not in result.output
+    (folder / "broker" / "broker.key").rename(folder / "broker" / "broker.key.away")
+    try:
+        from broker.site_cli import _start
+
+        (finding,) = _start(folder)
+        assert "mosquitto refuses it" in finding.text
+    finally:
+        (folder / "broker" / "broker.key.away").rename(folder / "broker" / "broker.key")
