@@ -48,8 +48,10 @@ test-faults: setup-dev ## break real processes, brokers and networks (minutes; r
 test-security: setup-dev ## attack a running site on its production configuration (minutes)
 	$(BIN)/pytest -m security
 
-audit: setup-dev ## known weaknesses in the installed packages (needs the network)
-	$(BIN)/pip-audit --skip-editable --progress-spinner off
+audit: setup-dev ## known weaknesses in the installed packages (asks PyPI)
+	@mkdir -p build
+	@$(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' >build/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r build/installed.txt
 
 train: setup-training ## train and export the reference bundle into models/reference
 	$(DDNN) train --data generated --seed 1 --out models/reference

@@ -29,7 +29,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.message import Message, Publish
-from ddnn.tls import Credentials, TlsFiles, ask_why, explain
+from ddnn.tls import Credentials, TlsFiles, ask_why
+from ddnn.trouble import Trouble
 
 __all__ = ["Client", "Message", "Publish", "Receipt", "Traffic", "Will"]
 
@@ -48,8 +49,6 @@ STUCK_AFTER_S = 1.0
 #: MQTT 5 broker should say so, "session taken over"; mosquitto 2.0.11 does not.)
 SHORT_CONNECTIONS = 3
 SHORT_CONNECTION_S = 10.0
-#: A broker that ends connections before it has answered is asked why at most this often.
-ASK_EVERY_S = 30.0
 #: Where brokers listen, without and with TLS.
 PORT, TLS_PORT = 1883, 8883
 
@@ -109,12 +108,10 @@ class Client:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.connected = threading.Event()
-        self.trouble: str | None = None
         self.max_packet: int | None = None
         self._address = (host, port or (TLS_PORT if tls else PORT), keepalive_s)
         self._credentials = Credentials(tls) if tls else None
-        # Set once connected, or once it is clear that waiting will not help.
-        self._settled = threading.Event()
+        self.trouble = Trouble(f"{host}:{self._address[1]}", self._ask if tls else None)
         self._in_flight: dict[int, str] = {}
         self._denied: Counter[str] = Counter()
         self._on_up = on_up
@@ -125,9 +122,6 @@ class Client:
         self._stuck_looked = 0.0
         self._lock = threading.Lock()
         self._handlers: dict[str, tuple[Handler, int, bool]] = {}
-        self._said: str | None = None
-        self._ask_after = 0.0
-        self._has_lasting_trouble = False
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
         self._client.reconnect_delay_set(1, 4)
         self._client.connect_timeout = CONNECT_TIMEOUT_S
@@ -159,13 +153,9 @@ class Client:
             DdnnError: there was none in time, or the broker and this client do not suit each
                 other (a certificate, a port), which no waiting mends.
         """
-        self._settled.wait(timeout_s)
+        self.trouble.settled.wait(timeout_s)
         if not self.connected.is_set():
-            raise DdnnError(self.trouble or self._no_answer("is it running?"))
-
-    def _no_answer(self, why: str) -> str:
-        host, port, _ = self._address
-        return f"no MQTT broker answers at {host}:{port}: {why} (`ddnn broker` starts a local one)"
+            raise DdnnError(self.trouble.describe())
 
     def stop(self) -> None:
         """Disconnect without the will and end the network thread."""
@@ -326,11 +316,8 @@ class Client:
         self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any
     ) -> None:
         if reason.is_failure:
-            self._give_reason(f"the broker refuses this client: {reason}", lasting=True)
+            self.trouble.refused(str(reason))
             return
-        self._said = self.trouble = None
-        self._has_lasting_trouble = False
-        self._ask_after = 0.0
         self.max_packet = getattr(properties, "MaximumPacketSize", None)
         self.counts["connects"] += 1
         self._connected_at = time.monotonic()
@@ -338,7 +325,7 @@ class Client:
             known = list(self._handlers.items())
         self._subscribe_now(*((each, qos, retained) for each, (_, qos, retained) in known))
         self.connected.set()
-        self._settled.set()
+        self.trouble.over()
         if self._on_up:
             try:
                 self._on_up()
@@ -366,47 +353,17 @@ class Client:
 
     def _connect_failed(self, _client: Any, _data: Any) -> None:
         # paho calls this where it has caught the error, and does not hand it over.
-        error = sys.exception()
-        if error is None:
-            self._complain(self._no_answer("trying on"))
-            return
-        self._explain(error)
+        self.trouble.failed(sys.exception())
 
     def _read_failed(self, error: BaseException) -> None:
         """TLS 1.3: what the broker thinks of our certificate comes with the first bytes read."""
         if isinstance(error, ssl.SSLError):
-            self._explain(error)
+            self.trouble.failed(error)
 
-    def _ended_at_once(self) -> None:
-        """The broker ended a connection that it had not answered yet."""
-        error: BaseException | None = None
-        now = time.monotonic()
-        if self._credentials and now >= self._ask_after:
-            self._ask_after = now + ASK_EVERY_S
-            host, port, _ = self._address
-            error = ask_why(host, port, self._credentials.context)
-        if isinstance(error, ssl.SSLError):
-            self._explain(error)
-        elif self._has_lasting_trouble:  # a CONNACK has said why
-            return
-        elif self._credentials:
-            why = "it ends the connection after the handshake; its log says why"
-            self._give_reason(self._no_answer(why), lasting=False)
-        else:
-            why = "it ends the connection at once; does it want TLS?"
-            self._give_reason(self._no_answer(why), lasting=False)
-
-    def _explain(self, error: BaseException) -> None:
-        why, lasting = explain(error)
-        self._give_reason(why if lasting else self._no_answer(why), lasting=lasting)
-
-    def _give_reason(self, why: str, *, lasting: bool) -> None:
+    def _ask(self) -> BaseException | None:
+        assert self._credentials
         host, port, _ = self._address
-        self.trouble = f"{host}:{port}: {why}" if lasting else why
-        self._complain(self.trouble)
-        self._has_lasting_trouble = lasting
-        if lasting:
-            self._settled.set()
+        return ask_why(host, port, self._credentials.context)
 
     def _disconnected(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any
@@ -415,7 +372,7 @@ class Client:
         self.connected.clear()
         if not was_up:  # refused, or gone before it answered: no connection was lost
             if reason.is_failure:
-                self._ended_at_once()
+                self.trouble.ended()
             return
         if self._on_down:
             try:
@@ -441,12 +398,6 @@ class Client:
             )
         else:
             log.warning("connection to the broker lost (%s); reconnecting", reason)
-
-    def _complain(self, text: str) -> None:
-        """Say it once per outage, not at every attempt; and again if it is something else."""
-        if text != self._said:
-            log.warning(text)
-        self._said = text
 
     def _subscribe_now(self, *wanted: tuple[str, int, bool]) -> None:
         """Filters with QoS, and whether what is retained shall come: in one packet."""

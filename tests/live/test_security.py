@@ -93,7 +93,7 @@ def test_renewed_certificate_is_used_at_the_next_connection_without_a_restart(br
         broker.kill()
         assert wait_until(lambda: not client.connected.is_set())
         broker.start()
-        assert wait_until(client.connected.is_set, 15), client.trouble
+        assert wait_until(client.connected.is_set, 15), client.trouble.text
 
 
 def test_revoked_node_cannot_come_back_and_what_it_still_holds_is_worth_nothing(broker, folder):

@@ -1,5 +1,5 @@
 """A site on its generated production configuration: real broker, real nodes, every one with its
-own certificate. Camera 5 has a certificate and no agent: it is the attacker's.
+own certificate. Cameras 5 to 11 have a certificate and no agent: they are the attacker's.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ CAMERAS = 6
 #: Cameras with an agent, which must keep deciding whatever is done.
 HONEST = tuple(range(CAMERAS - 1))
 THIEF = CAMERAS - 1
+#: Stolen as well, one for each flood, since a gateway does not listen to the same one twice.
+MORE_THIEVES = tuple(range(CAMERAS, CAMERAS + 6))
 PERIOD_S = 0.1
 
 
@@ -41,7 +43,7 @@ def make_site(folder, **changes):
     fields = {
         "site": SITE,
         "period_s": PERIOD_S,
-        "cameras": tuple(range(CAMERAS)),
+        "cameras": (*range(CAMERAS), *MORE_THIEVES),
         "workers": ("cloud-0",),
         "broker": BrokerPlan(names=(HOST, "127.0.0.1"), bind="127.0.0.1", user=getpass.getuser()),
     }

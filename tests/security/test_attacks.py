@@ -34,7 +34,7 @@ from tests.security.attacker import (
     packet,
     publish_packet,
 )
-from tests.security.site import HONEST, HOST, SITE, THIEF, files
+from tests.security.site import HONEST, HOST, MORE_THIEVES, SITE, THIEF, files
 from training.publish import publish_bundle
 
 pytestmark = [pytest.mark.security, pytest.mark.timeout(120)]
@@ -357,19 +357,24 @@ def test_oversize_retained_message(secured, thief):
 
 
 FLOODS = {
-    "summaries": [],
-    "summaries_with_acknowledgement": ["--qos", "1"],
-    "large_summaries": ["--size", "900000"],
-    "retained_statuses": ["--topic", topics.status(SITE, NODE), "--size", "100000", "--retain"],
-    "messages_that_are_refused": ["--topic", topics.decision(SITE)],
+    "summaries": ["--topic", "{site}/s/{n}"],
+    "summaries_with_acknowledgement": ["--topic", "{site}/s/{n}", "--qos", "1"],
+    "large_summaries": ["--topic", "{site}/s/{n}", "--size", "900000"],
+    "retained_statuses": [
+        "--topic", "ddnn/{site}/status/device-{n}", "--size", "100000", "--retain",
+    ],
+    "messages_that_are_refused": ["--topic", "ddnn/{site}/decision"],
     "connections": ["--connections"],
-}
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("how", FLOODS.values(), ids=FLOODS)
-def test_flood_of(secured, thief, how):
+@pytest.mark.parametrize(
+    ("camera", "how"), zip((THIEF, *MORE_THIEVES), FLOODS.values(), strict=False), ids=FLOODS
+)
+def test_flood_of(secured, camera, how):
+    place = secured.folder / "nodes" / f"{SITE}.device-{camera}"
     command = [sys.executable, "-m", "tests.security.attacker", str(secured.broker.port)]
-    command += [str(thief.ca.parent), *how]
+    command += [str(place), *(word.format(site=SITE, n=camera) for word in how)]
     # mosquitto answers acknowledged messages in batches between which others wait: decisions stay
     # at full rate with every camera, but a deeper exit can come too late.
     slow = "--qos" in how
@@ -380,6 +385,7 @@ def test_flood_of(secured, thief, how):
     assert int(done.stdout) > 100
     resident = int(Path(f"/proc/{secured.broker.pid}/statm").read_text().split()[1]) * 4096
     assert resident < 300e6
+    print(f"{done.stdout.strip()} sent by camera {camera}, broker {resident / 1e6:.0f} MB")
 
 
 # -- models ------------------------------------------------------------------------------------
