@@ -6,6 +6,8 @@ The quick part; `make test-security` attacks a whole running site.
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -154,3 +156,34 @@ def test_site_check_starts_mosquitto_with_the_configuration(folder):
         assert "mosquitto refuses it" in finding.text
     finally:
         (folder / "broker" / "broker.key.away").rename(folder / "broker" / "broker.key")
+
+
+def test_from_nothing_to_a_published_bundle_as_the_documents_say(tmp_path):
+    """The commands of docs/operations.md, on this machine."""
+    from broker.mosquitto import _free_port
+
+    port, place = _free_port(), tmp_path / "yard"
+    ddnn = [sys.executable, "-m", "ddnn"]
+
+    def run(*args):
+        return subprocess.run([*ddnn, *args], capture_output=True, text=True, timeout=40)
+
+    made = run(
+        "site", "init", str(place), "--site", "s1", "--cameras", "6", "--worker", "cloud-0",
+        "--host", HOST, "--bind", "127.0.0.1", "--port", str(port),
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert run("site", "check", str(place)).returncode == 0
+    serving = subprocess.Popen(
+        [*ddnn, "broker", "--site", str(place)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert serving.stdout.readline().startswith(f"mqtts://127.0.0.1:{port}")
+        settings = place / "nodes/s1.publisher/publish.toml"
+        published = run("publish", "models/reference", "--config", str(settings))
+        assert "published bundle" in published.stdout, published.stderr
+        examined = run("doctor", "--config", str(place / "nodes/s1.gateway/gateway.toml"))
+        assert "FAILURE" not in examined.stdout, examined.stdout
+    finally:
+        serving.terminate()
+        assert serving.wait(10) == 0

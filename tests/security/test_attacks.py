@@ -369,7 +369,9 @@ FLOODS = {
 
 
 @pytest.mark.parametrize(
-    ("camera", "how"), zip((THIEF, *MORE_THIEVES), FLOODS.values(), strict=False), ids=FLOODS
+    ("camera", "how"),
+    list(zip((THIEF, *MORE_THIEVES), FLOODS.values(), strict=False)),
+    ids=FLOODS,
 )
 def test_flood_of(secured, camera, how):
     place = secured.folder / "nodes" / f"{SITE}.device-{camera}"
