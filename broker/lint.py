@@ -153,7 +153,13 @@ def _certificates(folder: Path, plan: Plan, now: datetime) -> Iterator[Finding]:
         yield Finding("error", f"broker/crl.pem cannot be read ({error}): ddnn site build")
 
     places = [(str(plan.broker_identity), broker, "broker")]
-    places += [(str(each), folder / "nodes" / str(each), "node") for each in plan.identities()]
+    places += [
+        (str(each), folder / "nodes" / str(each), "node")
+        for each in plan.identities()
+        if each != plan.browser
+    ]
+    if plan.browser and not (broker / "passwords").is_file():
+        yield Finding("error", "broker/passwords is missing: ddnn site build")
     if plan.upstream:
         yield from _bridge_files(broker / "bridge", now)
     for identity, place, stem in places:
@@ -215,7 +221,7 @@ def _bridge_files(place: Path, now: datetime) -> Iterator[Finding]:
 
 
 def _settings(folder: Path, plan: Plan) -> Iterator[Finding]:
-    for identity in plan.identities():
+    for identity in plan.identities().keys() - {plan.browser}:
         name, values = node_settings(identity, plan)
         path = folder / "nodes" / str(identity) / name
         if not path.is_file():
@@ -234,14 +240,15 @@ def _settings(folder: Path, plan: Plan) -> Iterator[Finding]:
 
 
 def _permissions(folder: Path) -> Iterator[Finding]:
-    """Private keys that others may read; a repository that would take them in."""
-    for path in sorted(folder.glob("**/*.key")):
+    """Private keys and passwords that others may read; a repository that would take them in."""
+    secret = [*folder.glob("**/*.key"), *folder.glob("**/password*")]
+    for path in sorted(secret):
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             yield Finding(
                 "error",
-                f"{path.relative_to(folder)} has mode {mode:04o}: others may read the private "
-                "key; chmod 600, and if they could have, revoke it",
+                f"{path.relative_to(folder)} has mode {mode:04o}: others may read it; chmod 600, "
+                "and if they could have, revoke it or make another",
             )
     if not (folder / ".gitignore").is_file():
         yield Finding("warning", f"{folder} has no .gitignore: keys could end in a repository")

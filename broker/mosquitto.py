@@ -250,7 +250,7 @@ class LocalBroker:
             return
         # Between choosing a free port and mosquitto's bind another process can take it.
         for attempts_left in reversed(range(_START_ATTEMPTS)):
-            port = _free_port()
+            port = free_port()
             try:
                 self._start_on(port)
             except _PortTakenError:
@@ -357,7 +357,7 @@ class _PortTakenError(DdnnError):
     """Somebody else listens on the port."""
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A loopback port that was free a moment ago."""
     for port in random.sample(_PORTS, 100):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

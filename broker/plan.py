@@ -81,6 +81,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ConfigError("a site needs cameras, and a cloud broker has none")
         if self.site in self.bridged_sites:
             raise ConfigError(f"site {self.site!r} cannot be bridged to its own broker")
+        if self.broker.websockets_port and not self.site:
+            raise ConfigError(
+                "browsers connect to a site's broker: a cloud broker has no websockets"
+            )
         if self.upstream and not self.site:
             raise ConfigError("a cloud broker has no upstream")
         paths = (self.broker.folder, self.broker.data, self.broker.user, self.broker.bind)
@@ -96,6 +100,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.site or CLOUD
 
     @property
+    def browser(self) -> Identity | None:
+        """Who browsers are, if there is a listener for them: known by a password."""
+        return Identity(self.name, "browser") if self.site and self.broker.websockets_port else None
+
+    @property
     def broker_identity(self) -> Identity:
         """The common name of the broker's certificate; it is a server, no user."""
         return Identity(self.name, "broker")
@@ -106,6 +115,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.site:
             found += [Identity(self.site, f"device-{n}") for n in self.cameras]
             found += [Identity(self.site, node) for node in access.NODES]
+        found += [self.browser] if self.browser else []
         found += [Identity(CLOUD, worker) for worker in self.workers]
         for site in self.bridged_sites:
             found += [Identity(site, "bridge"), Identity(site, "dashboard")]

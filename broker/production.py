@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
@@ -32,10 +34,8 @@ def render_config(plan: Plan, folder: str) -> str:
     bind = f" {broker.bind}" if broker.bind else ""
     websockets = ""
     if broker.websockets_port:
-        websockets = (
-            "# The same for browsers. mosquitto must be built with websockets: 2.1 and most\n"
-            "# packages are, Debian 12's is not and would refuse this listener.\n"
-            f"listener {broker.websockets_port}{bind}\nprotocol websockets\n{tls}"
+        websockets = _template("production-browsers.conf").substitute(
+            port=broker.websockets_port, bind=bind, folder=folder
         )
     return _template("production.conf").substitute(
         name=plan.name,
@@ -74,6 +74,20 @@ def render_acl(rights: Mapping[Identity, Access]) -> str:
         lines += [f"topic read {topic}" for topic in may.reads]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def render_password(user: Identity, password: str, salt: bytes) -> str:
+    """One line of mosquitto's password file.
+
+    Args:
+        user: the identity that the password stands for.
+        password: a long random one; so the number of rounds matters little.
+        salt: random bytes.
+    """
+    rounds = 1000
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds)
+    salted, hashed = (base64.b64encode(part).decode() for part in (salt, digest))
+    return f"{user}:$7${rounds}${salted}${hashed}\n"
 
 
 def parse_acl(text: str) -> dict[str, set[tuple[str, str]]]:

@@ -12,6 +12,7 @@ leaves the rest alone.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -131,7 +132,9 @@ def build(
     wanted: dict[Identity, tuple[Kind, Path]] = {
         plan.broker_identity: ("broker", folder / "broker")
     }
-    wanted |= {each: ("node", folder / "nodes" / str(each)) for each in rights}
+    wanted |= {
+        each: ("node", folder / "nodes" / str(each)) for each in rights if each != plan.browser
+    }
 
     blocked = set()
     for identity, (kind, place) in wanted.items():
@@ -168,6 +171,8 @@ def build(
         ("mosquitto.conf", production.render_config(plan, place_there).encode()),
     ):
         _write(broker / name, data, changes, folder)
+    if plan.browser:
+        _passwords(folder, plan.browser, changes)
     changes += _leftovers(records, wanted)
     return changes
 
@@ -227,6 +232,21 @@ def _settings(
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     write_private(place / name, ("\n".join(lines) + "\n").encode())
     changes.append(Change(f"{(place / name).relative_to(folder)} written"))
+
+
+def _passwords(folder: Path, user: Identity, changes: list[Change]) -> None:
+    """A random password, made once: `password` for the person, its hash for the broker.
+
+    To have another one, delete the first and build again.
+    """
+    own, hashed = folder / "nodes" / str(user) / "password", folder / "broker" / "passwords"
+    if own.is_file() and hashed.is_file():
+        return
+    password = secrets.token_urlsafe(18)
+    write_private(own, f"{password}\n".encode())
+    line = production.render_password(user, password, secrets.token_bytes(12))
+    write_private(hashed, line.encode())
+    changes.append(Change(f"{own.relative_to(folder)} written"))
 
 
 def _leftovers(records: list[Record], wanted: Iterable[Identity]) -> list[Change]:

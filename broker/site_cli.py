@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from broker import lint, site
-from broker.mosquitto import LocalBroker
+from broker.mosquitto import LocalBroker, free_port
 from broker.pki import NODE_DAYS, now_utc
 from broker.pki_cli import password_file, read_password
 from broker.plan import BrokerPlan, Plan, Upstream, read_plan
@@ -193,7 +193,8 @@ def trial_broker(folder: Path, scratch: Path) -> LocalBroker:
 
     def config(port: int) -> str:
         changes = {"port": port, "bind": "127.0.0.1", "data": str(scratch), "user": "root"}
-        trial = msgspec.structs.replace(plan.broker, websockets_port=0, **changes)
+        browsers = free_port() if plan.broker.websockets_port else 0
+        trial = msgspec.structs.replace(plan.broker, websockets_port=browsers, **changes)
         return render_config(msgspec.structs.replace(plan, broker=trial, upstream=None), here)
 
     return LocalBroker(directory=scratch, config=config)

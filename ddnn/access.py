@@ -29,8 +29,8 @@ class Identity(NamedTuple):
 
     Attributes:
         site: or `_cloud`.
-        node: `device-3`, `gateway`, `publisher`, `operator`, `dashboard`, `bridge`, `broker`, or
-            a worker's name.
+        node: `device-3`, `gateway`, `publisher`, `operator`, `dashboard`, `browser`, `bridge`,
+            `broker`, or a worker's name.
     """
 
     site: str
@@ -161,6 +161,12 @@ def dashboard(site: str) -> Access:
     return Access(writes=(topics.recall(site), check), reads=(*_consumer(site), check))
 
 
+def browser(site: str) -> Access:
+    """A dashboard in a browser, known by a password and not by a certificate."""
+    check = topics.check(site, "browser")
+    return Access(writes=(topics.recall(site), check), reads=(*_consumer(site), check))
+
+
 def operator(site: str) -> Access:
     """A person who sets thresholds and starts replays."""
     check = topics.check(site, "operator")
@@ -204,6 +210,7 @@ def of(identity: Identity, sites: Iterable[str] = ()) -> Access:
         "publisher": publisher,
         "operator": operator,
         "dashboard": dashboard,
+        "browser": browser,
         "bridge": bridge,
     }
     if identity.node not in known:

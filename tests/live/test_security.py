@@ -5,17 +5,24 @@ The quick part; `make test-security` attacks a whole running site.
 
 import contextlib
 import os
+import queue
+import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
 
+import paho.mqtt.client as paho
 import pytest
 from click.testing import CliRunner
+from paho.mqtt.enums import CallbackAPIVersion
 
 from broker import site
 from broker.pki import Authority, now_utc, read_record, write_private
-from broker.site_cli import site_command
+from broker.plan import BrokerPlan
+from broker.site_cli import site_command, trial_broker
 from ddnn import topics
 from ddnn.doctor.cli import doctor
 from ddnn.errors import DdnnError
@@ -160,9 +167,9 @@ def test_site_check_starts_mosquitto_with_the_configuration(folder):
 
 def test_from_nothing_to_a_published_bundle_as_the_documents_say(tmp_path):
     """The commands of docs/operations.md, on this machine."""
-    from broker.mosquitto import _free_port
+    from broker.mosquitto import free_port
 
-    port, place = _free_port(), tmp_path / "yard"
+    port, place = free_port(), tmp_path / "yard"
     ddnn = [sys.executable, "-m", "ddnn"]
 
     def run(*args):
@@ -187,3 +194,52 @@ def test_from_nothing_to_a_published_bundle_as_the_documents_say(tmp_path):
     finally:
         serving.terminate()
         assert serving.wait(10) == 0
+
+
+def test_browser_gets_in_over_websockets_with_its_password_only(tmp_path):
+    place, log = tmp_path / "site", tmp_path / "log"
+    make_site(place, broker=BrokerPlan(names=(HOST,), websockets_port=9443))
+    with trial_broker(place, log) as running:
+        config = (log / "mosquitto.conf").read_text()
+        port = int(re.findall(r"^listener (\d+)", config, re.MULTILINE)[1])
+        password = (place / "nodes/s1.browser/password").read_text().strip()
+        assert by_websockets(place, port, f"{SITE}.browser", password) == "Success"
+        assert by_websockets(place, port, f"{SITE}.browser", "wrong") == "Not authorized"
+        assert by_websockets(place, port, None, None) == "Not authorized"
+        # The other listener goes on by certificates, and takes no password in their place.
+        with connected(running, files(place, f"{SITE}.device-0")) as client:
+            own, foreign = topics.summary(SITE, 0), topics.summary(SITE, 1)
+            for topic in (own, foreign):
+                client.publish(topic, b"x", qos=1).wait_for_publish(5)
+            assert wait_until(lambda: client.denied() == {foreign: 1})
+        with pytest.raises(OSError, match=r"(?i)certificate"):
+            without_certificate(place, running.port)
+
+
+def without_certificate(place, port):
+    """Listen for what the nodes' listener says; a password would come later."""
+    context = ssl.create_default_context(cafile=place / "ca" / "ca.crt")
+    with (
+        socket.create_connection((HOST, port), timeout=5) as raw,
+        context.wrap_socket(raw, server_hostname=HOST) as sock,
+    ):
+        sock.recv(1)
+
+
+def by_websockets(place, port, user, password):
+    """What the broker answers to a browser."""
+    answers = queue.Queue()
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, f"{SITE}.gateway", transport="websockets", protocol=paho.MQTTv5
+    )
+    client.tls_set(ca_certs=str(place / "ca" / "ca.crt"))
+    if user:
+        client.username_pw_set(user, password)
+    client.on_connect = lambda *args: answers.put(str(args[3]))
+    client.connect(HOST, port)
+    client.loop_start()
+    try:
+        return answers.get(timeout=5)
+    finally:
+        client.disconnect()
+        client.loop_stop()

@@ -270,14 +270,26 @@ def test_no_camera_may_touch_what_is_anothers(camera, other):
     )
 
 
-def test_websockets_listener_asks_for_a_certificate_too():
+def test_listener_for_browsers_asks_for_a_password_and_gives_no_way_around_the_other_one(tmp_path):
     broker = BrokerPlan(names=("b",), websockets_port=9443)
-    config = render_config(Plan(site="s1", cameras=(0,), broker=broker), "/etc/b")
-    listeners = config.split("\nlistener ")[1:]
-    assert len(listeners) == 2
-    for listener in listeners:
-        assert "\nrequire_certificate true" in listener
-        assert "\nuse_identity_as_username true" in listener
+    site.init(tmp_path / "s", Plan(site="s1", cameras=(0,), broker=broker))
+    site.build(tmp_path / "s", NOW)
+    assert site.build(tmp_path / "s", NOW) == []
+    assert lint.check(tmp_path / "s", NOW) == []
+    config = (tmp_path / "s/broker/mosquitto.conf").read_text()
+    before, first, second = config.split("\nlistener ")
+    assert "\nallow_anonymous false" in before
+    for setting in ("require_certificate true", "use_identity_as_username true"):
+        assert f"\n{setting}" in first
+    assert "\npassword_file" in second
+    for listener in (first, second):
+        assert "\nuse_username_as_clientid true" in listener
+        assert "\ntls_version tlsv1.2" in listener
+    password = (tmp_path / "s/nodes/s1.browser/password").read_text().strip()
+    hashed = (tmp_path / "s/broker/passwords").read_text()
+    assert hashed.startswith("s1.browser:$7$")
+    assert password not in hashed
+    assert not (tmp_path / "s/nodes/s1.browser/node.key").exists()
 
 
 def test_bridge_takes_no_frames_along():
