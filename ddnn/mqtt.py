@@ -49,6 +49,8 @@ STUCK_AFTER_S = 1.0
 #: MQTT 5 broker should say so, "session taken over"; mosquitto 2.0.11 does not.)
 SHORT_CONNECTIONS = 3
 SHORT_CONNECTION_S = 10.0
+#: Topics whose refusals are counted one by one.
+MAX_DENIED_TOPICS = 100
 #: Where brokers listen, without and with TLS.
 PORT, TLS_PORT = 1883, 8883
 
@@ -113,6 +115,7 @@ class Client:
         self._credentials = Credentials(tls) if tls else None
         self.trouble = Trouble(f"{host}:{self._address[1]}", self._ask if tls else None)
         self._in_flight: dict[int, str] = {}
+        self._denied_early: dict[int, str] = {}
         self._denied: Counter[str] = Counter()
         self._on_up = on_up
         self._on_down = on_down
@@ -229,9 +232,8 @@ class Client:
             if expiry_s is not None:
                 properties.MessageExpiryInterval = max(1, round(expiry_s))
         info = self._client.publish(topic, payload, qos, retain, properties)
-        if qos:  # ids are used again: at most 65535
-            with self._lock:
-                self._in_flight[info.mid] = topic
+        if qos:
+            self._note_in_flight(info.mid, topic)
         if info.rc == paho.MQTT_ERR_SUCCESS or (qos and info.rc == paho.MQTT_ERR_NO_CONN):
             self.counts["published"] += 1
         else:
@@ -244,15 +246,29 @@ class Client:
         """The broker has taken a message, or says that this identity may not write there."""
         with self._lock:
             topic = self._in_flight.pop(mid, None)
-            if not reason.is_failure:
-                return
+            if topic is None and reason.is_failure:  # faster than `publish` could note it
+                self._denied_early[mid] = str(reason)
+        if topic is not None and reason.is_failure:
+            self._deny(topic, str(reason))
+
+    def _note_in_flight(self, mid: int, topic: str) -> None:
+        """Ids are used again, so that there are never more than 65535."""
+        with self._lock:
+            denied = self._denied_early.pop(mid, None)
+            if denied is None:
+                self._in_flight[mid] = topic
+        if denied is not None:
+            self._deny(topic, denied)
+
+    def _deny(self, topic: str, reason: str) -> None:
+        with self._lock:
             self.counts["denied"] += 1
-            known = topic in self._denied
+            is_known = topic in self._denied
             # A bound: a topic may hold a number that counts on.
-            if topic is not None and (known or len(self._denied) < 100):
+            if is_known or len(self._denied) < MAX_DENIED_TOPICS:
                 self._denied[topic] += 1
-        if not known:
-            log.error("the broker refuses messages on %s: %s; see its ACL", topic, reason)
+        if not is_known:
+            log.error("the broker refuses messages on %s: %s; see its access list", topic, reason)
 
     def send(self, message: Publish) -> Receipt | None:
         """Send a message, or drop and count it where `message.keep` says that it cannot wait.

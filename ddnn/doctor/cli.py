@@ -38,10 +38,8 @@ def doctor(config: Path | None, offline: bool, as_json: bool) -> None:
     knows nodes by their certificates ends the connection of the running node for a moment, unless
     --offline is given.
     """
-    # The report says it all; the client's own lines would be in between.
-    logging.disable(logging.CRITICAL)
     found = []
-    for finding in examine(_settings(config), Machine(), offline=offline):
+    for finding in _quietly(examine(_settings(config), Machine(), offline=offline)):
         found.append(finding)
         if not as_json:
             click.echo(f"{_MARKS[finding.level]:<8} {finding.check:<12} {finding.text}")
@@ -51,6 +49,16 @@ def doctor(config: Path | None, offline: bool, as_json: bool) -> None:
         click.echo(json.dumps([finding._asdict() for finding in found], indent=1))
     if any(finding.level == "failure" for finding in found):
         sys.exit(1)
+
+
+def _quietly(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The report says it all; the client's own lines would be in between."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield from findings
+    finally:
+        logging.disable(before)
 
 
 def _settings(config: Path | None) -> SiteSettings:
