@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults docs bench-sections test-arm64 clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security audit docs bench-sections test-arm64 clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -31,20 +31,28 @@ demo: $(if $(DATA)$(PRESET),setup-training,setup) ## the whole system on this ma
 		$(if $(PRESET),--preset "$(PRESET)")
 
 test: check ## everything: make check, then the tests with real processes and a real broker
-	$(BIN)/pytest -m "live and not faults"
+	$(BIN)/pytest -m "live and not faults and not security"
 
 check: setup-dev ## all checks that need no network: lint, format, types, layers, offline tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not live and not faults"
+	$(BIN)/pytest -m "not live and not faults and not security"
 
 simulate: setup-dev ## HOURS=n SEED=s: so many device-hours of faults in virtual time, every promise checked
 	@$(BIN)/python -m tests.simulation --hours $(or $(HOURS),100) --seed $(or $(SEED),0)
 
 test-faults: setup-dev ## break real processes, brokers and networks (minutes; root adds network namespaces)
 	$(BIN)/pytest -m faults
+
+test-security: setup-dev ## attack a running site on its production configuration (minutes)
+	$(BIN)/pytest -m security
+
+audit: setup-dev ## known weaknesses in the installed packages (asks PyPI)
+	@mkdir -p build
+	@$(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' >build/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r build/installed.txt
 
 train: setup-training ## train and export the reference bundle into models/reference
 	$(DDNN) train --data generated --seed 1 --out models/reference

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -179,6 +179,8 @@ class LocalBroker:
             the end of the `with` block.
         persistence_dir: where the broker saves its state; None keeps it in memory only.
         mosquitto: the program; None looks for it.
+        config: makes the text of mosquitto.conf for a port; None: a local broker's. It must listen
+            on loopback and log to stderr.
         start_timeout_s: for how long to wait until it accepts connections.
     """
 
@@ -191,9 +193,11 @@ class LocalBroker:
         directory: Path | None = None,
         persistence_dir: Path | None = None,
         mosquitto: Mosquitto | None = None,
+        config: Callable[[int], str] | None = None,
         start_timeout_s: float = 10.0,
     ) -> None:
         self._port = port
+        self._config = config
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if directory is None:
             self._temporary = tempfile.TemporaryDirectory(
@@ -246,7 +250,7 @@ class LocalBroker:
             return
         # Between choosing a free port and mosquitto's bind another process can take it.
         for attempts_left in reversed(range(_START_ATTEMPTS)):
-            port = _free_port()
+            port = free_port()
             try:
                 self._start_on(port)
             except _PortTakenError:
@@ -298,7 +302,8 @@ class LocalBroker:
     def _start_on(self, port: int) -> None:
         assert self._mosquitto is not None
         config_path = self._directory / "mosquitto.conf"
-        config_path.write_text(render_config(port, self._persistence_dir), encoding="utf-8")
+        config = self._config or (lambda port: render_config(port, self._persistence_dir))
+        config_path.write_text(config(port), encoding="utf-8")
         log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         command = [str(self._mosquitto.path), "-c", str(config_path)]
         self._child = start_child(command, self._mosquitto.env, self.log_path)
@@ -352,7 +357,7 @@ class _PortTakenError(DdnnError):
     """Somebody else listens on the port."""
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A loopback port that was free a moment ago."""
     for port in random.sample(_PORTS, 100):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

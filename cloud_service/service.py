@@ -56,6 +56,7 @@ class CloudService:
             keepalive_s=settings.keepalive_s,
             will=Will(topics.worker_status(settings.worker), self._status("offline")),
             on_up=self._report,
+            tls=settings.tls,
         )
 
     def run(self) -> None:
@@ -116,6 +117,7 @@ class CloudService:
                 boot=self._boot,
                 counts=dict(self._worker.counts),
                 sites={s: f.bundle_id for s, f in list(self._feeds.items()) if f.bundle_id},
+                notes=self._client.certificate_note() if state == "online" else {},
             )
         )
 

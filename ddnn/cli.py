@@ -48,6 +48,7 @@ class _Commands(click.Group):
 def _unavailable(name: str, module: str) -> click.Command:
     """Stands in for a command whose extra is not installed."""
     extras = {"gateway": "edge", "publish": "edge", "inspect": "edge", "broker": "demo"}
+    extras |= {"pki": "admin", "site": "admin", "doctor": "device"}
     extra = ({"train": "training", "dataset": "training"} | extras).get(name, name)
 
     def explain(**_: object) -> None:

@@ -21,6 +21,7 @@ import msgspec
 
 from ddnn import topics
 from ddnn.errors import ConfigError
+from ddnn.tls import TlsFiles
 
 T = TypeVar("T", bound=msgspec.Struct)
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -32,7 +33,28 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     broker: Annotated[str, msgspec.Meta(description="Host name or address of the broker.")] = (
         "localhost"
     )
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535, description="Port of the broker.")] = 1883
+    port: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0, le=65535, description="Port of the broker; 0: 8883 with TLS, 1883 without."
+        ),
+    ] = 0
+    tls_ca: Annotated[
+        str,
+        msgspec.Meta(
+            description="CA that signs the broker (PEM); empty: no TLS.", extra={"file": True}
+        ),
+    ] = ""
+    tls_cert: Annotated[
+        str, msgspec.Meta(description="This node's certificate (PEM).", extra={"file": True})
+    ] = ""
+    tls_key: Annotated[
+        str,
+        msgspec.Meta(
+            description="Its private key; credential:NAME for one of systemd's.",
+            extra={"file": True},
+        ),
+    ] = ""
     keepalive_s: Annotated[
         int, msgspec.Meta(ge=2, le=600, description="MQTT keepalive in seconds.")
     ] = 10
@@ -43,6 +65,15 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         typing.Literal["debug", "info", "warning", "error"],
         msgspec.Meta(description="debug, info, warning or error."),
     ] = "info"
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files for TLS, or None: a connection without it.
+
+        Raises:
+            ConfigError: they are not complete.
+        """
+        return TlsFiles.of(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 class SiteSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +101,22 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read settings from {path}: {error}") from error
+
+
+def read_settings(path: Path, settings: type[msgspec.Struct]) -> dict[str, Any]:
+    """The table in a TOML file; files that it names are relative to its own folder.
+
+    Raises:
+        ConfigError: it cannot be read or parsed.
+    """
+    values = read_toml(path)
+    hints = typing.get_type_hints(settings, include_extras=True)
+    for name, value in values.items():
+        meta = _meta(hints.get(name))
+        is_file = bool(meta and meta.extra and meta.extra.get("file"))
+        if is_file and isinstance(value, str) and value and ":" not in value:
+            values[name] = str(Path(path).parent / value)
+    return values
 
 
 def convert(values: dict[str, Any], settings: type[T], source: str = "settings") -> T:
@@ -104,7 +151,7 @@ def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., A
         @functools.wraps(function)
         def wrapped(config: str | None, **given: Any) -> Any:
             known = {field.name for field in msgspec.structs.fields(settings)}
-            values = read_toml(Path(config)) if config else {}
+            values = read_settings(Path(config), settings) if config else {}
             own = {name: given.pop(name) for name in list(given) if name in known}
             values |= {name: value for name, value in own.items() if value is not None}
             return function(convert(values, settings, config or "settings"), **given)

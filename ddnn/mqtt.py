@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 import random
 import socket
+import ssl
 import struct
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import paho.mqtt.client as paho
@@ -24,8 +27,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from ddnn.errors import DdnnError
+from ddnn.errors import ConfigError, DdnnError
 from ddnn.message import Message, Publish
+from ddnn.tls import Credentials, TlsFiles, ask_why
+from ddnn.trouble import Trouble
 
 __all__ = ["Client", "Message", "Publish", "Receipt", "Traffic", "Will"]
 
@@ -44,6 +49,10 @@ STUCK_AFTER_S = 1.0
 #: MQTT 5 broker should say so, "session taken over"; mosquitto 2.0.11 does not.)
 SHORT_CONNECTIONS = 3
 SHORT_CONNECTION_S = 10.0
+#: Topics whose refusals are counted one by one.
+MAX_DENIED_TOPICS = 100
+#: Where brokers listen, without and with TLS.
+PORT, TLS_PORT = 1883, 8883
 
 
 class Will(NamedTuple):
@@ -74,12 +83,17 @@ class Client:
     """A connection that stays: it connects in the background and again whenever it is lost.
 
     Args:
-        host, port: the broker.
+        host, port: the broker; port 0 is 8883 with TLS and 1883 without.
         client_id: unique on the broker.
         keepalive_s: seconds between pings.
         will: what the broker says when this client vanishes.
         on_up: called on the network thread after each connect, subscriptions sent.
         on_down: called on the network thread after a connection was lost.
+        tls: files of the CA and of this node; None: no TLS. Renewed files are used from the next
+            connection on.
+
+    Raises:
+        ConfigError: a TLS file is missing or does not fit the others.
     """
 
     def __init__(
@@ -92,10 +106,17 @@ class Client:
         will: Will | None = None,
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.connected = threading.Event()
-        self._address = (host, port, keepalive_s)
+        self.max_packet: int | None = None
+        self._address = (host, port or (TLS_PORT if tls else PORT), keepalive_s)
+        self._credentials = Credentials(tls) if tls else None
+        self.trouble = Trouble(f"{host}:{self._address[1]}", self._ask if tls else None)
+        self._in_flight: dict[int, str] = {}
+        self._denied_early: dict[int, str] = {}
+        self._denied: Counter[str] = Counter()
         self._on_up = on_up
         self._on_down = on_down
         self._connected_at = 0.0
@@ -104,8 +125,6 @@ class Client:
         self._stuck_looked = 0.0
         self._lock = threading.Lock()
         self._handlers: dict[str, tuple[Handler, int, bool]] = {}
-        self._max_packet: int | None = None
-        self._complained = False
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
         self._client.reconnect_delay_set(1, 4)
         self._client.connect_timeout = CONNECT_TIMEOUT_S
@@ -116,6 +135,11 @@ class Client:
         self._client.on_connect_fail = self._connect_failed
         self._client.on_disconnect = self._disconnected
         self._client.on_socket_open = self._socket_opened
+        self._client.on_publish = self._acknowledged
+        if self._credentials:
+            self._client.tls_set_context(self._credentials.context)
+            self._client.on_pre_connect = self._before_connecting
+        self._client.enable_logger(_error_logger(self._read_failed))
 
     # -- life ------------------------------------------------------------------------------
 
@@ -129,19 +153,28 @@ class Client:
         """Wait for the first connection.
 
         Raises:
-            DdnnError: there was none in time.
+            DdnnError: there was none in time, or the broker and this client do not suit each
+                other (a certificate, a port), which no waiting mends.
         """
-        if not self.connected.wait(timeout_s):
-            host, port, _ = self._address
-            raise DdnnError(
-                f"no MQTT broker answers at {host}:{port}; is it running? "
-                "(`ddnn broker` starts a local one)"
-            )
+        self.trouble.settled.wait(timeout_s)
+        if not self.connected.is_set():
+            raise DdnnError(self.trouble.describe())
 
     def stop(self) -> None:
         """Disconnect without the will and end the network thread."""
         self._client.disconnect()
         self._client.loop_stop()
+
+    def certificate_note(self) -> dict[str, str]:
+        """What the status should say of this node's certificate: empty while all is well."""
+        certificate = self._credentials.certificate if self._credentials else None
+        note = certificate.note(datetime.now(UTC)) if certificate else None
+        return {"certificate": note} if note else {}
+
+    def denied(self) -> Counter[str]:
+        """How many messages the broker refused to take from this identity, by topic."""
+        with self._lock:
+            return self._denied.copy()
 
     # -- messages --------------------------------------------------------------------------
 
@@ -157,16 +190,16 @@ class Client:
             self._handlers[topic_filter] = (handler, qos, retained)
         self._client.message_callback_add(_matching(topic_filter), self._guarded(handler))
         if self._client.is_connected():
-            self._subscribe_now(topic_filter, qos, retained)
+            self._subscribe_now((topic_filter, qos, retained))
 
-    def unsubscribe(self, topic_filter: str) -> None:
-        """Undo `subscribe`."""
+    def unsubscribe(self, *topic_filters: str) -> None:
+        """Undo `subscribe`, of all these filters in one packet."""
         with self._lock:
-            known = self._handlers.pop(topic_filter, None)
-        if known:
+            known = [each for each in topic_filters if self._handlers.pop(each, None)]
+        for topic_filter in known:
             self._client.message_callback_remove(_matching(topic_filter))
-            if self._client.is_connected():
-                self._client.unsubscribe(topic_filter)
+        if known and self._client.is_connected():
+            self._client.unsubscribe(known)
 
     def publish(
         self,
@@ -184,10 +217,10 @@ class Client:
         Raises:
             DdnnError: the message is over the broker's packet limit.
         """
-        if self._max_packet is not None and len(payload) + len(topic) + 64 > self._max_packet:
+        if self.max_packet is not None and len(payload) + len(topic) + 64 > self.max_packet:
             raise DdnnError(
                 f"message of {len(payload)} bytes on {topic} is over the broker's packet limit "
-                f"of {self._max_packet}"
+                f"of {self.max_packet}"
             )
         properties = None
         if response_topic or correlation or expiry_s is not None:
@@ -199,11 +232,43 @@ class Client:
             if expiry_s is not None:
                 properties.MessageExpiryInterval = max(1, round(expiry_s))
         info = self._client.publish(topic, payload, qos, retain, properties)
+        if qos:
+            self._note_in_flight(info.mid, topic)
         if info.rc == paho.MQTT_ERR_SUCCESS or (qos and info.rc == paho.MQTT_ERR_NO_CONN):
             self.counts["published"] += 1
         else:
             self.counts["unsent"] += 1
         return info
+
+    def _acknowledged(
+        self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any
+    ) -> None:
+        """The broker has taken a message, or says that this identity may not write there."""
+        with self._lock:
+            topic = self._in_flight.pop(mid, None)
+            if topic is None and reason.is_failure:  # faster than `publish` could note it
+                self._denied_early[mid] = str(reason)
+        if topic is not None and reason.is_failure:
+            self._deny(topic, str(reason))
+
+    def _note_in_flight(self, mid: int, topic: str) -> None:
+        """Ids are used again, so that there are never more than 65535."""
+        with self._lock:
+            denied = self._denied_early.pop(mid, None)
+            if denied is None:
+                self._in_flight[mid] = topic
+        if denied is not None:
+            self._deny(topic, denied)
+
+    def _deny(self, topic: str, reason: str) -> None:
+        with self._lock:
+            self.counts["denied"] += 1
+            is_known = topic in self._denied
+            # A bound: a topic may hold a number that counts on.
+            if is_known or len(self._denied) < MAX_DENIED_TOPICS:
+                self._denied[topic] += 1
+        if not is_known:
+            log.error("the broker refuses messages on %s: %s; see its access list", topic, reason)
 
     def send(self, message: Publish) -> Receipt | None:
         """Send a message, or drop and count it where `message.keep` says that it cannot wait.
@@ -267,17 +332,16 @@ class Client:
         self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any
     ) -> None:
         if reason.is_failure:
-            self._complain(f"the broker refuses this client: {reason}")
+            self.trouble.refused(str(reason))
             return
-        self._complained = False
-        self._max_packet = getattr(properties, "MaximumPacketSize", None)
+        self.max_packet = getattr(properties, "MaximumPacketSize", None)
         self.counts["connects"] += 1
         self._connected_at = time.monotonic()
         with self._lock:
             known = list(self._handlers.items())
-        for topic_filter, (_, qos, retained) in known:
-            self._subscribe_now(topic_filter, qos, retained)
+        self._subscribe_now(*((each, qos, retained) for each, (_, qos, retained) in known))
         self.connected.set()
+        self.trouble.over()
         if self._on_up:
             try:
                 self._on_up()
@@ -294,14 +358,38 @@ class Client:
             milliseconds = 1000 * self._address[2]
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
+    def _before_connecting(self, _client: Any, _data: Any) -> None:
+        """Take renewed certificate files."""
+        assert self._credentials
+        try:
+            if self._credentials.refresh():
+                log.info("certificate files were renewed")
+        except ConfigError as error:
+            log.warning("going on with the certificate files read before: %s", error)
+
     def _connect_failed(self, _client: Any, _data: Any) -> None:
+        # paho calls this where it has caught the error, and does not hand it over.
+        self.trouble.failed(sys.exception())
+
+    def _read_failed(self, error: BaseException) -> None:
+        """TLS 1.3: what the broker thinks of our certificate comes with the first bytes read."""
+        if isinstance(error, ssl.SSLError):
+            self.trouble.failed(error)
+
+    def _ask(self) -> BaseException | None:
+        assert self._credentials
         host, port, _ = self._address
-        self._complain(f"no broker at {host}:{port} yet; trying on")
+        return ask_why(host, port, self._credentials.context)
 
     def _disconnected(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
+        was_up = self.connected.is_set()
         self.connected.clear()
+        if not was_up:  # refused, or gone before it answered: no connection was lost
+            if reason.is_failure:
+                self.trouble.ended()
+            return
         if self._on_down:
             try:
                 self._on_down()
@@ -327,19 +415,18 @@ class Client:
         else:
             log.warning("connection to the broker lost (%s); reconnecting", reason)
 
-    def _complain(self, text: str) -> None:
-        """Say it once per outage, not at every attempt."""
-        if not self._complained:
-            log.warning(text)
-        self._complained = True
-
-    def _subscribe_now(self, topic_filter: str, qos: int, retained: bool) -> None:
-        handling = (
-            SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
-            if retained
-            else SubscribeOptions.RETAIN_DO_NOT_SEND
+    def _subscribe_now(self, *wanted: tuple[str, int, bool]) -> None:
+        """Filters with QoS, and whether what is retained shall come: in one packet."""
+        send, do_not = (
+            SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE,
+            SubscribeOptions.RETAIN_DO_NOT_SEND,
         )
-        self._client.subscribe(topic_filter, options=SubscribeOptions(qos, retainHandling=handling))
+        filters = [
+            (topic_filter, SubscribeOptions(qos, retainHandling=send if retained else do_not))
+            for topic_filter, qos, retained in wanted
+        ]
+        if filters:
+            self._client.subscribe(filters)
 
     def _guarded(self, handler: Handler) -> Callable[[Any, Any, Any], None]:
         def call(_client: Any, _data: Any, message: paho.MQTTMessage) -> None:
@@ -365,3 +452,19 @@ class Client:
 def _matching(topic_filter: str) -> str:
     """What a message's topic is compared with: a shared subscription without `$share/<group>/`."""
     return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
+
+
+def _error_logger(report: Callable[[BaseException], None]) -> logging.Logger:
+    """A logger for paho that passes on the errors it swallows, and writes nothing."""
+
+    class Reporter(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            arguments = record.args if isinstance(record.args, tuple) else ()
+            for argument in arguments:
+                if isinstance(argument, BaseException):
+                    report(argument)
+
+    # Not one of the hierarchy: every client has its own.
+    logger = logging.Logger("paho", logging.ERROR)
+    logger.addHandler(Reporter())
+    return logger

@@ -76,21 +76,18 @@ class Place(NamedTuple):
         number = self.numbers[index]
         return f"device-{number}" if self.kind == "cameras" else gateway_node(number)
 
-    def summaries(self, site: str) -> list[str]:
-        """Topic filters of its members' summaries, and of nobody else's."""
-        if self.kind == "edges":
-            return [topics.edge_summary_filter(site)]
-        if self.edge is None:
-            return [topics.summary_filter(site)]
-        return [topics.summary(site, number) for number in self.numbers]
-
-    def features(self, site: str) -> list[str]:
-        """The same of its members' features."""
-        if self.kind == "edges":
-            return [topics.edge_features_filter(site)]
-        if self.edge is None:
-            return [topics.features_filter(site)]
-        return [topics.features(site, number) for number in self.numbers]
+    def hears(self, site: str) -> dict[str, tuple[str, str]]:
+        """Topics of each member's summaries and features, by node; of nobody else's."""
+        heard: dict[str, tuple[str, str]] = {}
+        for index, n in enumerate(self.numbers):
+            if self.kind == "edges":
+                heard[self.node(index)] = (
+                    topics.edge_summary(site, n),
+                    topics.edge_features(site, n),
+                )
+            else:
+                heard[self.node(index)] = topics.summary(site, n), topics.features(site, n)
+        return heard
 
     def request(self, site: str, index: int) -> str:
         """Topic on which a member is asked for its features."""

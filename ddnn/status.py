@@ -20,7 +20,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         counts: since this start.
         finished: a replay source has shown all its samples.
         sites: of a cloud worker: bundle id by site.
-        notes: what a person should know: `clock`, `settings`, `cloud`; absent while all is well.
+        notes: what a person should know (`clock`, `settings`, `cloud`, `certificate`, `flood`);
+            absent while all is well.
     """
 
     node: str

@@ -22,6 +22,7 @@ What people and tools read is JSON under ddnn/<site>/: decision, ledger and ledg
 edge gateway (retained), status/<node> (retained, with a will), model/manifest and
 model/section/<sha256>/<i> (retained).
 What they write there: settings (retained) and recall, a consumer's request for past decisions.
+check/<node> is a node's own, for `ddnn doctor`. Who may write and read what: ddnn/access.py.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ def ledger(site: str) -> str:
     return f"ddnn/{site}/ledger"
 
 
-def edge_ledger(site: str, node: str) -> str:
+def edge_ledger(site: str, edge: int) -> str:
     """Of an edge gateway; the site's own counts what the site decided."""
-    return f"ddnn/{site}/ledger/{node}"
+    return f"ddnn/{site}/ledger/gateway-{edge}"
 
 
 def settings(site: str) -> str:
@@ -117,6 +118,17 @@ def worker_status(worker: str) -> str:
     return f"ddnn/_cloud/status/{worker}"
 
 
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a filter covers a topic, or every topic of a narrower filter."""
+    wanted, given = topic_filter.split("/"), topic.split("/")
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if index >= len(given) or given[index] == "#" or level not in ("+", given[index]):
+            return False
+    return len(wanted) == len(given)
+
+
 def site_of(topic: str) -> str | None:
     """The site of a frame or `ddnn/<site>/...` topic, or None if it has no valid one."""
     first, _, rest = topic.partition("/")
@@ -138,6 +150,11 @@ def worker_status_filter() -> str:
     return "ddnn/_cloud/status/+"
 
 
+def check(site: str, node: str) -> str:
+    """Where `ddnn doctor` sends a message to itself; a cloud worker's site is `_cloud`."""
+    return f"ddnn/{site}/check/{node}"
+
+
 def summary_filter(site: str) -> str:
     return f"{site}/s/+"
 
@@ -152,6 +169,22 @@ def edge_summary_filter(site: str) -> str:
 
 def edge_features_filter(site: str) -> str:
     return f"{site}/F/+"
+
+
+def edge_request_filter(site: str) -> str:
+    return f"{site}/Q/+"
+
+
+def edge_ledger_filter(site: str) -> str:
+    return f"ddnn/{site}/ledger/+"
+
+
+def request_filter(site: str) -> str:
+    return f"{site}/q/+"
+
+
+def section_filter(site: str) -> str:
+    return f"ddnn/{site}/model/section/+/+"
 
 
 def status_filter(site: str) -> str:

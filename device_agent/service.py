@@ -124,6 +124,7 @@ class DeviceService:
             ),
             on_up=self._connected,
             on_down=self._disconnected,
+            tls=settings.tls,
         )
         self._models = ModelFeed(
             self._client,
@@ -260,7 +261,7 @@ class DeviceService:
             refused=self._models.refused,
             counts=counts,
             finished=self._finished,
-            notes={"clock": clock} if clock else {},
+            notes=({"clock": clock} if clock else {}) | self._client.certificate_note(),
         )
         topic = topics.status(self._settings.site, self._node)
         info = self._client.send(Publish(topic, status.encode(report), qos=1, retain=True))

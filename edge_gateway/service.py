@@ -26,6 +26,7 @@ from ddnn.node import GatewaySections
 from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
+from edge_gateway.intake import Intake
 
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
@@ -103,7 +104,6 @@ class GatewayService:
         self._receipts: dict[int, Receipt] = {}
         self._edge = settings.edge
         self._node = gateway_node(self._edge)
-        self._followed: set[str] = set()
         folder = settings.journal or settings.store
         self._journal: JournalFile | None = None
         if folder:
@@ -129,7 +129,9 @@ class GatewayService:
             ),
             on_up=self._connected,
             on_down=self._disconnected,
+            tls=settings.tls,
         )
+        self._intake = Intake(self._client, settings.site, settings.period_s, self._on_message)
         self._models = ModelFeed(
             self._client,
             settings.site,
@@ -142,6 +144,7 @@ class GatewayService:
     def run(self) -> None:
         """Decide until stopped; then close what is open and say goodbye."""
         site = self._settings.site
+        self._intake.start()
         own = [
             topics.answer(site),
             topics.worker_status_filter(),
@@ -150,8 +153,8 @@ class GatewayService:
         ]
         if self._edge is not None:
             own = [topics.edge_request(site, self._edge)]
-        for topic_filter in (topics.status_filter(site), *own):
-            self._client.subscribe(topic_filter, self._on_message)
+        for topic in own:
+            self._client.subscribe(topic, self._on_message)
         self._models.start()
         self._client.start()
         try:
@@ -174,6 +177,7 @@ class GatewayService:
                 now = time.monotonic()
                 self._carry_out(self._gateway.on_time(now, time.time()))
                 self._hear_receipts(now)
+                self._intake.on_time(now)
                 deadline = self._gateway.next_deadline()
                 until = min(next_ledger, deadline) if deadline is not None else next_ledger
                 # A deadline set meanwhile by a message is at least a stage's wait away, so that
@@ -190,7 +194,9 @@ class GatewayService:
 
     def _on_message(self, message: Message) -> None:
         with self._wake:
-            self._carry_out(self._gateway.on_message(message, time.monotonic(), time.time()))
+            now = time.monotonic()
+            if self._intake.admits(message, now):
+                self._carry_out(self._gateway.on_message(message, now, time.time()))
 
     def _connected(self) -> None:
         with self._wake:
@@ -218,17 +224,7 @@ class GatewayService:
             now, wall = time.monotonic(), time.time()
             activated = self._gateway.activate(sections, manifest.classes, now, wall, curve, place)
             self._carry_out(activated)
-        self._follow(place)
-
-    def _follow(self, place: Place) -> None:
-        """Subscribe to the members that the bundle gives this gateway, and to no others."""
-        site = self._settings.site
-        wanted = dict.fromkeys(place.summaries(site), 0) | dict.fromkeys(place.features(site), 1)
-        for topic_filter in self._followed - wanted.keys():
-            self._client.unsubscribe(topic_filter)
-        for topic_filter in wanted.keys() - self._followed:
-            self._client.subscribe(topic_filter, self._on_message, qos=wanted[topic_filter])
-        self._followed = set(wanted)
+        self._intake.follow(place.hears(self._settings.site))
 
     # -- effects -----------------------------------------------------------------------------
 
@@ -268,12 +264,12 @@ class GatewayService:
         site = self._settings.site
         topic = topics.ledger(site)
         if self._edge is not None:
-            topic = topics.edge_ledger(site, self._node)
+            topic = topics.edge_ledger(site, self._edge)
         self._client.send(Publish(topic, payload, qos=1, retain=True))
 
     def _report(self, state: str = "online") -> None:
         with self._wake:
-            notes = self._gateway.notes()
+            notes = self._gateway.notes() | self._intake.notes() | self._client.certificate_note()
         report = status.Status(
             node=self._node,
             state="online" if state == "online" else "offline",

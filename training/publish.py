@@ -99,7 +99,7 @@ def publish(settings: PublishSettings, bundle: Path) -> None:
     loaded = read_folder(bundle)
     site = settings.site
     fleet = _Fleet()
-    client = Client(settings.broker, settings.port, f"{site}-publisher")
+    client = Client(settings.broker, settings.port, f"{site}-publisher", tls=settings.tls)
     client.subscribe(topics.manifest(site), fleet.on_manifest)
     client.subscribe(topics.status_filter(site), fleet.on_status)
     client.subscribe(topics.status_filter("_cloud"), fleet.on_status)

@@ -191,8 +191,8 @@ def test_port_taken_in_the_race_is_replaced_by_another(monkeypatch: pytest.Monke
         ports = iter([first.port, first.port])
         from broker import mosquitto
 
-        choose = mosquitto._free_port
-        monkeypatch.setattr(mosquitto, "_free_port", lambda: next(ports, None) or choose())
+        choose = mosquitto.free_port
+        monkeypatch.setattr(mosquitto, "free_port", lambda: next(ports, None) or choose())
         with LocalBroker() as second:
             assert second.port != first.port
 

@@ -58,7 +58,7 @@ def test_killed_edge_gateway_is_missing_until_it_is_back(tmp_path):
     ) as system:  # fmt: skip
         client = Client(system.broker.host, system.broker.port, "observer")
         observer = Observer(client, SITE)
-        client.subscribe(topics.edge_ledger(SITE, "+"), on_edge_ledger)
+        client.subscribe(topics.edge_ledger_filter(SITE), on_edge_ledger)
         client.start()
 
         def ready():

@@ -74,9 +74,9 @@ class Node:
     def hears(self, topic):
         if topic.startswith("ddnn/"):
             return True
-        own = [*self.place.summaries("s"), *self.place.features("s")]
+        own = [topic for pair in self.place.hears("s").values() for topic in pair]
         own += [topics.edge_request("s", self.edge)] if self.edge is not None else ["s/a"]
-        return topic in own or f"{topic.rpartition('/')[0]}/+" in own
+        return topic in own
 
     def take(self, message):
         self.do(self.gateway.on_message(message, self.site.now, self.site.wall))

@@ -17,16 +17,14 @@ def test_one_gateway_hears_all_cameras():
         place = Place.of(topology)
         assert place == Place(None, "cameras", numbers)
         assert not place.has_parent
-        assert place.summaries("s") == ["s/s/+"]
-        assert place.features("s") == ["s/f/+"]
+        assert place.hears("s") == {f"device-{n}": (f"s/s/{n}", f"s/f/{n}") for n in (0, 1)}
     assert Place.of(ONE).member(0) == 1
 
 
 def test_edge_gateway_hears_its_own_cameras_alone():
     place = Place.of(SEVERAL, 1)
     assert place.has_parent
-    assert place.summaries("s") == ["s/s/1", "s/s/2", "s/s/4"]
-    assert place.features("s") == ["s/f/1", "s/f/2", "s/f/4"]
+    assert place.hears("s") == {f"device-{n}": (f"s/s/{n}", f"s/f/{n}") for n in (1, 2, 4)}
     assert [place.member(number) for number in range(6)] == [None, 0, 1, None, 2, None]
     assert place.node(2) == "device-4"
     assert place.request("s", 2) == "s/q/4"
@@ -35,7 +33,7 @@ def test_edge_gateway_hears_its_own_cameras_alone():
 def test_sites_gateway_above_several_edges_hears_no_camera():
     place = Place.of(SEVERAL)
     assert not place.has_parent
-    assert (place.summaries("s"), place.features("s")) == (["s/S/+"], ["s/F/+"])
+    assert place.hears("s") == {f"gateway-{k}": (f"s/S/{k}", f"s/F/{k}") for k in (0, 1)}
     assert place.node(1) == "gateway-1"
     assert place.request("s", 1) == "s/Q/1"
     assert list(edge_gateways(SEVERAL)) == [0, 1]

@@ -1,6 +1,9 @@
 """Names that could become wildcards or other topics are refused."""
 
+import paho.mqtt.client as paho
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ddnn import topics
 from ddnn.errors import ConfigError
@@ -32,3 +35,21 @@ def test_member_number_of_a_topic():
 
 def test_frame_topics_are_short():
     assert all(4 <= len(f("s1", 5)) <= 10 for f in (topics.summary, topics.features))
+
+
+LEVEL = st.sampled_from(["a", "b", "s1", ""])
+TOPIC = st.lists(LEVEL, min_size=1, max_size=4).map("/".join).filter(bool)
+FILTER = st.tuples(
+    st.lists(st.one_of(LEVEL, st.just("+")), min_size=1, max_size=4), st.booleans()
+).map(lambda made: "/".join([*made[0], *(["#"] if made[1] else [])])).filter(bool)  # fmt: skip
+
+
+@given(FILTER, TOPIC)
+def test_filter_matches_what_mqtt_says_it_matches(topic_filter, topic):
+    assert topics.matches(topic_filter, topic) == paho.topic_matches_sub(topic_filter, topic)
+
+
+@given(FILTER, FILTER, TOPIC)
+def test_filter_that_covers_another_matches_all_that_the_other_does(wide, narrow, topic):
+    if topics.matches(wide, narrow) and topics.matches(narrow, topic):
+        assert topics.matches(wide, topic)

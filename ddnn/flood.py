@@ -1,0 +1,77 @@
+"""Which nodes are shut out because they send far more than a camera does.
+
+A broker hands everything that a node writes to its gateway, and mosquitto limits nobody's rate.
+One stolen camera that sends as fast as it can would bury the other cameras' frames. So a gateway
+stops listening to such a node at the broker (by its subscriptions), where dropping a message
+costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: So many times what a camera sends is still no flood: it may catch up after an outage.
+HEADROOM = 5.0
+#: Messages per second that pass whatever the period.
+LEAST_PER_S = 100.0
+#: Bytes per second that pass whatever the period; features are a few kB per frame at most.
+BYTES_PER_S = 1_000_000.0
+#: How much of a second's allowance may come at once.
+BURST_S = 1.5
+#: Time out for the first flood, and the longest after many.
+FIRST_S = 60.0
+LONGEST_S = 3600.0
+
+
+class _Bucket(NamedTuple):
+    messages: float
+    size_bytes: float
+    at: float
+
+
+class FloodGuard:
+    """A bucket of messages and one of bytes for each node.
+
+    Args:
+        period_s: of the site. A camera sends two frames per slot at most, and its status.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self.rate_per_s = max(LEAST_PER_S, HEADROOM * 2.0 / period_s)
+        self._buckets: dict[str, _Bucket] = {}
+        self._out: dict[str, float] = {}
+        self._times: dict[str, int] = {}
+
+    @property
+    def shut_out(self) -> list[str]:
+        """Nodes that are not listened to, in order."""
+        return sorted(self._out)
+
+    def is_out(self, node: str) -> bool:
+        """Whether what comes from this node is not to be looked at."""
+        return node in self._out
+
+    def on_message(self, node: str, size_bytes: int, now: float) -> bool:
+        """Count a message of a node that is listened to; True: shut it out from now on."""
+        if node in self._out:
+            return False
+        full = _Bucket(BURST_S * self.rate_per_s, BURST_S * BYTES_PER_S, now)
+        before = self._buckets.get(node, full)
+        passed = max(0.0, now - before.at)
+        messages = min(full.messages, before.messages + passed * self.rate_per_s) - 1.0
+        size = min(full.size_bytes, before.size_bytes + passed * BYTES_PER_S) - size_bytes
+        if messages >= 0.0 and size >= 0.0:
+            self._buckets[node] = _Bucket(messages, size, now)
+            return False
+        self._buckets.pop(node, None)
+        times = self._times.get(node, 0)
+        self._times[node] = times + 1
+        self._out[node] = now + min(LONGEST_S, FIRST_S * 2.0 ** min(times, 10))
+        return True
+
+    def on_time(self, now: float) -> list[str]:
+        """Nodes whose time is over: listen to them again."""
+        over = [node for node, until in self._out.items() if now >= until]
+        for node in over:
+            del self._out[node]
+        return over
