@@ -69,16 +69,16 @@ class System:
     def start_services(self) -> None:
         """Start cloud worker, gateways and agents; they find bundle and each other by topics."""
         self.start("cloud-0", "cloud", "--worker", "cloud-0")
-        self.start("gateway", "gateway", *self._common, *self._gateway_options)
+        self.start_gateway()
         for edge in edge_gateways(self._topology):
-            self.start_edge(edge)
+            self.start_gateway(edge)
         for camera in range(self._topology.cameras):
             self.start_device(camera)
 
-    def start_edge(self, edge: int) -> None:
-        """Start (again) the gateway of one of several edges."""
-        command = ("gateway", "--edge", str(edge))
-        self.start(gateway_node(edge), *command, *self._common, *self._gateway_options)
+    def start_gateway(self, edge: int | None = None) -> None:
+        """Start (again) the site's gateway, or that of one of several edges."""
+        own = () if edge is None else ("--edge", str(edge))
+        self.start(gateway_node(edge), "gateway", *own, *self._common, *self._gateway_options)
 
     def start_device(self, camera: int) -> None:
         """Start (again) the agent of one camera."""

@@ -29,7 +29,7 @@ from training.options import NetworkOptions, TrainOptions
 #: What a trained bundle depends on; the evaluation itself may change freely.
 _CODE = (
     "training/*.py", "ddnn/bundle.py", "ddnn/measurements.py", "ddnn/section.py",
-    "ddnn/evaluate.py", "ddnn/exit_rule.py",
+    "ddnn/evaluate.py", "ddnn/exit_rule.py", "ddnn/scores.py",
 )  # fmt: skip
 _NOT_CODE = {"cli.py", "publish.py", "resume.py", "run_folder.py", "inspect.py"}
 _ROOT = Path(__file__).resolve().parents[2]
