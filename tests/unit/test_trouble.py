@@ -73,3 +73,11 @@ def test_port_that_wants_tls():
     trouble = Trouble("b:8883", None)
     trouble.ended()
     assert "want TLS" in trouble.describe()
+
+
+def test_lost_connection_is_waited_for_anew():
+    trouble = Trouble("b:1883", None)
+    trouble.over()
+    assert trouble.settled.is_set()
+    trouble.lost()
+    assert not trouble.settled.is_set()
