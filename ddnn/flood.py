@@ -16,8 +16,8 @@ HEADROOM = 5.0
 LEAST_PER_S = 100.0
 #: Bytes per second that pass whatever the period; features are a few kB per frame at most.
 BYTES_PER_S = 1_000_000.0
-#: How much of a second's allowance may come at once.
-BURST_S = 1.5
+#: Of what a camera sends, so much may be on its way while nobody looks.
+STALL_HEADROOM = 1.5
 #: Time out for the first flood, and the longest after many.
 FIRST_S = 60.0
 LONGEST_S = 3600.0
@@ -34,10 +34,14 @@ class FloodGuard:
 
     Args:
         period_s: of the site. A camera sends two frames per slot at most, and its status.
+        stall_s: how long this node may stand still (a slow disk, a stopped process) before its
+            broker gives it up. What came meanwhile then comes at once, from every member.
     """
 
-    def __init__(self, period_s: float) -> None:
+    def __init__(self, period_s: float, stall_s: float) -> None:
         self.rate_per_s = max(LEAST_PER_S, HEADROOM * 2.0 / period_s)
+        self.burst = max(self.rate_per_s, STALL_HEADROOM * stall_s * 2.0 / period_s)
+        self.burst_bytes = BYTES_PER_S * max(1.0, stall_s)
         self._buckets: dict[str, _Bucket] = {}
         self._out: dict[str, float] = {}
         self._times: dict[str, int] = {}
@@ -55,7 +59,7 @@ class FloodGuard:
         """Count a message of a node that is listened to; True: shut it out from now on."""
         if node in self._out:
             return False
-        full = _Bucket(BURST_S * self.rate_per_s, BURST_S * BYTES_PER_S, now)
+        full = _Bucket(self.burst, self.burst_bytes, now)
         before = self._buckets.get(node, full)
         passed = max(0.0, now - before.at)
         messages = min(full.messages, before.messages + passed * self.rate_per_s) - 1.0

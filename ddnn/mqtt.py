@@ -150,7 +150,7 @@ class Client:
         self._client.loop_start()
 
     def wait_connected(self, timeout_s: float) -> None:
-        """Wait for the first connection.
+        """Wait for a connection.
 
         Raises:
             DdnnError: there was none in time, or the broker and this client do not suit each
@@ -390,6 +390,7 @@ class Client:
             if reason.is_failure:
                 self.trouble.ended()
             return
+        self.trouble.lost()
         if self._on_down:
             try:
                 self._on_down()

@@ -42,6 +42,10 @@ class Trouble:
         self.text, self._is_lasting, self._ask_after = None, False, 0.0
         self.settled.set()
 
+    def lost(self) -> None:
+        """The connection was lost: wait anew."""
+        self.settled.clear()
+
     def failed(self, error: BaseException | None) -> None:
         """An attempt to connect, or to read, failed with this error."""
         why, lasting = explain(error) if error else ("trying on", False)

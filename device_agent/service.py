@@ -58,7 +58,13 @@ class DeviceSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = 30.0
     backlog_per_s: Annotated[
-        float, msgspec.Meta(ge=0.1, le=10_000, description="How many of them leave per second.")
+        float,
+        msgspec.Meta(
+            ge=0.1,
+            le=10_000,
+            description="How many of them leave per second; a gateway takes far more than a "
+            "camera's own rate for a flood.",
+        ),
     ] = 20.0
 
 

@@ -34,6 +34,7 @@ class Intake:
     Args:
         client: the gateway's connection.
         site, period_s: of the gateway.
+        stall_s: how long the gateway may stand still before its broker gives it up.
         handler: gets every message; it asks `admits` whether to look at it.
     """
 
@@ -42,11 +43,12 @@ class Intake:
         client: Subscriber,
         site: str,
         period_s: float,
+        stall_s: float,
         handler: Callable[[Message], None],
     ) -> None:
         self._client = client
         self._handler = handler
-        self._guard = FloodGuard(period_s)
+        self._guard = FloodGuard(period_s, stall_s)
         nodes = [f"device-{n}" for n in range(MAX_MEMBERS)]
         nodes += [gateway_node(k) for k in range(MAX_MEMBERS)]
         self._status = {node: topics.status(site, node) for node in nodes}

@@ -131,7 +131,14 @@ class GatewayService:
             on_down=self._disconnected,
             tls=settings.tls,
         )
-        self._intake = Intake(self._client, settings.site, settings.period_s, self._on_message)
+        self._intake = Intake(
+            self._client,
+            settings.site,
+            settings.period_s,
+            # A broker waits for one and a half keepalives.
+            1.5 * settings.keepalive_s,
+            self._on_message,
+        )
         self._models = ModelFeed(
             self._client,
             settings.site,

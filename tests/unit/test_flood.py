@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddnn import topics
-from ddnn.flood import BURST_S, BYTES_PER_S, FIRST_S, LONGEST_S, FloodGuard
+from ddnn.flood import FIRST_S, LONGEST_S, FloodGuard
 from ddnn.message import Message
 from edge_gateway.intake import Intake
 
 PERIOD_S = 0.1
+STALL_S = 15.0
 
 
 def flood(guard, node, now, count=1000, size=13):
@@ -18,7 +19,7 @@ def flood(guard, node, now, count=1000, size=13):
 
 @given(period_s=st.floats(0.01, 60), hours=st.integers(1, 3))
 def test_camera_that_sends_two_frames_per_slot_is_never_shut_out(period_s, hours):
-    guard = FloodGuard(period_s)
+    guard = FloodGuard(period_s, STALL_S)
     now = 0.0
     for _ in range(hours * 300):
         now += period_s
@@ -27,7 +28,7 @@ def test_camera_that_sends_two_frames_per_slot_is_never_shut_out(period_s, hours
 
 
 def test_camera_that_catches_up_after_an_outage_is_not_shut_out():
-    guard = FloodGuard(PERIOD_S)
+    guard = FloodGuard(PERIOD_S, STALL_S)
     # A second's worth at once, then 20 per second beside the fresh ones.
     assert not flood(guard, "device-0", 0.0, count=20)
     for tick in range(1000):
@@ -37,9 +38,21 @@ def test_camera_that_catches_up_after_an_outage_is_not_shut_out():
             assert not guard.on_message("device-0", 13, now)
 
 
+@given(period_s=st.floats(0.02, 1.0), stall_s=st.floats(3.0, 90.0))
+def test_gateway_that_stood_still_shuts_nobody_out(period_s, stall_s):
+    """Everything that the cameras sent meanwhile comes at once, and then goes on as ever."""
+    guard = FloodGuard(period_s, stall_s)
+    slots = int(stall_s / period_s)
+    for member in range(3):
+        for slot in range(slots + 20):
+            now = 100.0 + max(0, slot - slots) * period_s
+            assert not guard.on_message(f"device-{member}", 13, now)
+            assert not guard.on_message(f"device-{member}", 2000, now)
+
+
 def test_flood_of_messages_is_found_within_a_burst():
-    guard = FloodGuard(PERIOD_S)
-    allowed = int(BURST_S * guard.rate_per_s)
+    guard = FloodGuard(PERIOD_S, STALL_S)
+    allowed = int(guard.burst)
     assert not flood(guard, "device-3", 0.0, count=allowed)
     assert guard.on_message("device-3", 13, 0.0)
     assert guard.shut_out == ["device-3"]
@@ -47,18 +60,18 @@ def test_flood_of_messages_is_found_within_a_burst():
 
 
 def test_flood_of_bytes_is_found():
-    guard = FloodGuard(PERIOD_S)
-    assert flood(guard, "device-1", 0.0, count=5, size=int(BURST_S * BYTES_PER_S / 2))
+    guard = FloodGuard(PERIOD_S, STALL_S)
+    assert flood(guard, "device-1", 0.0, count=5, size=int(guard.burst_bytes / 2))
 
 
 def test_shut_out_is_said_once():
-    guard = FloodGuard(PERIOD_S)
+    guard = FloodGuard(PERIOD_S, STALL_S)
     said = [guard.on_message("device-3", 13, 0.0) for _ in range(1000)]
     assert sum(said) == 1
 
 
 def test_each_further_flood_costs_twice_as_long_up_to_a_limit():
-    guard = FloodGuard(PERIOD_S)
+    guard = FloodGuard(PERIOD_S, STALL_S)
     now, times = 0.0, []
     for _ in range(10):
         assert flood(guard, "device-3", now)
@@ -86,7 +99,7 @@ class Broker:
 
 def test_gateway_stops_listening_to_the_flooding_camera_alone_and_later_listens_again():
     broker = Broker()
-    intake = Intake(broker, "s1", PERIOD_S, lambda message: None)
+    intake = Intake(broker, "s1", PERIOD_S, STALL_S, lambda message: None)
     intake.start()
     members = {f"device-{n}": (topics.summary("s1", n), topics.features("s1", n)) for n in range(6)}
     intake.follow(members)
@@ -108,7 +121,7 @@ def test_gateway_stops_listening_to_the_flooding_camera_alone_and_later_listens_
 
 def test_gateway_hears_the_members_of_its_bundle_and_nobody_else():
     broker = Broker()
-    intake = Intake(broker, "s1", PERIOD_S, lambda message: None)
+    intake = Intake(broker, "s1", PERIOD_S, STALL_S, lambda message: None)
     intake.start()
     statuses = set(broker.filters)
     assert topics.status("s1", "gateway-1") in statuses
@@ -119,7 +132,7 @@ def test_gateway_hears_the_members_of_its_bundle_and_nobody_else():
 
 def test_flooding_camera_stays_shut_out_over_a_change_of_bundle():
     broker = Broker()
-    intake = Intake(broker, "s1", PERIOD_S, lambda message: None)
+    intake = Intake(broker, "s1", PERIOD_S, STALL_S, lambda message: None)
     pair = ("s1/s/5", "s1/f/5")
     intake.follow({"device-5": pair})
     while intake.admits(Message("s1/s/5", b"x"), 1.0):
@@ -132,7 +145,7 @@ def test_flooding_camera_stays_shut_out_over_a_change_of_bundle():
 
 
 def test_what_is_not_of_a_member_is_always_admitted():
-    intake = Intake(Broker(), "s1", PERIOD_S, lambda message: None)
+    intake = Intake(Broker(), "s1", PERIOD_S, STALL_S, lambda message: None)
     for topic in (topics.answer("s1"), topics.settings("s1"), topics.status("s1", "gateway"),
                   "s1/s/x", "s1/s/99999", "s1/s/32"):  # fmt: skip
         assert all(intake.admits(Message(topic, b"x"), 0.0) for _ in range(1000))

@@ -13,7 +13,8 @@ REVOKED.reason = "SSLV3_ALERT_CERTIFICATE_REVOKED"
 
 @pytest.fixture
 def said(caplog):
-    caplog.set_level(logging.WARNING)
+    # The simulation silences `ddnn` for the whole process.
+    caplog.set_level(logging.WARNING, logger="ddnn.trouble")
     return lambda: [record.getMessage() for record in caplog.records]
 
 
@@ -73,3 +74,11 @@ def test_port_that_wants_tls():
     trouble = Trouble("b:8883", None)
     trouble.ended()
     assert "want TLS" in trouble.describe()
+
+
+def test_lost_connection_is_waited_for_anew():
+    trouble = Trouble("b:1883", None)
+    trouble.over()
+    assert trouble.settled.is_set()
+    trouble.lost()
+    assert not trouble.settled.is_set()
