@@ -23,6 +23,7 @@ has no influence on any output. Everything here takes bytes and returns values; 
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -108,8 +109,33 @@ class ExitInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threshold: Threshold | None = None
 
 
+Moment = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
+
+
+class Terms(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Where and until when a bundle may be taken up; what is left out is not limited.
+
+    Attributes:
+        expires: no node begins to run it afterwards; one that runs it goes on, with a warning.
+        sites: the only sites that may run it.
+        hardware: tier -> machine names as the kernel gives them (`aarch64`, `x86_64`).
+        min_version: oldest version of this program that can run it, `major.minor.patch`.
+    """
+
+    expires: Moment | None = None
+    sites: tuple[str, ...] = ()
+    hardware: dict[Literal["device", "edge", "cloud"], tuple[str, ...]] = {}
+    min_version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+\.\d+$")] | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything a node must know of a bundle before it touches a section."""
+    """Everything a node must know of a bundle before it touches a section.
+
+    Fields that came later are absent, not null, where they are not used: the canonical bytes of
+    older manifests, and so their bundle ids, stay what they were.
+    """
 
     format: Literal[1] = 1
     name: str
@@ -124,10 +150,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     calibration: Calibration | None = None
     missing: MissingTable | None = None
     training: dict[str, str | int | float | bool | None] = {}
+    terms: Terms | msgspec.UnsetType = msgspec.UNSET
 
     def section(self, role: str) -> SectionInfo | None:
         """The section of that role, or None."""
         return next((s for s in self.sections if s.role == role), None)
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One signature of a manifest, as DSSE writes it; `ddnn.signing` makes and checks them."""
+
+    keyid: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    sig: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -137,11 +171,13 @@ class Bundle(msgspec.Struct, frozen=True):
         manifest: the decoded manifest.
         payload: the manifest's canonical bytes.
         sections: role -> ONNX bytes; a node holds only the roles that it runs.
+        signatures: of the manifest; not checked here (`ddnn.trust` does).
     """
 
     manifest: Manifest
     payload: bytes
     sections: dict[str, bytes]
+    signatures: tuple[Signature, ...] = ()
 
     @property
     def bundle_id(self) -> str:
@@ -205,7 +241,10 @@ def check_section(info: SectionInfo, data: bytes) -> bytes:
 
 
 def assemble(
-    payload: bytes, sections: Mapping[str, bytes], roles: set[str] | None = None
+    payload: bytes,
+    sections: Mapping[str, bytes],
+    roles: set[str] | None = None,
+    signatures: tuple[Signature, ...] = (),
 ) -> Bundle:
     """Manifest bytes and section bytes -> Bundle, all checked.
 
@@ -213,6 +252,7 @@ def assemble(
         payload: manifest bytes.
         sections: role -> ONNX bytes.
         roles: the roles needed; None: every role of the manifest.
+        signatures: of the manifest, carried along.
 
     Raises:
         BundleError: invalid manifest, a missing or unlisted section, a wrong hash or size.
@@ -225,7 +265,7 @@ def assemble(
     if unlisted := set(sections) - set(listed):
         raise BundleError(f"section {', '.join(sorted(unlisted))} is not in the manifest")
     checked = {role: check_section(listed[role], data) for role, data in sections.items()}
-    return Bundle(manifest, payload, checked)
+    return Bundle(manifest, payload, checked, signatures)
 
 
 def chunk_count(size_bytes: int) -> int:

@@ -13,7 +13,8 @@ topic           who writes it                          what
 ==============  =====================================  ===========================
 
 What people and tools read is JSON under ddnn/<site>/: decision, ledger (retained),
-status/<node> (retained, with a will), model/manifest and model/section/<sha256>/<i> (retained).
+status/<node> (retained, with a will), model/manifest, model/active and
+model/section/<sha256>/<i> (retained).
 What they write there: settings (retained) and recall, a consumer's request for past decisions.
 """
 
@@ -84,6 +85,10 @@ def manifest(site: str) -> str:
     return f"ddnn/{site}/model/manifest"
 
 
+def active(site: str) -> str:
+    return f"ddnn/{site}/model/active"
+
+
 def section(site: str, sha256: str, chunk: int) -> str:
     return f"ddnn/{site}/model/section/{sha256}/{chunk}"
 
@@ -133,6 +138,14 @@ def decision_filter() -> str:
 def escalation_filter(group: str) -> str:
     """Shared among the workers of a group: each escalation reaches one of them."""
     return f"$share/{group}/+/x"
+
+
+def section_filter(site: str) -> str:
+    return f"ddnn/{site}/model/section/+/+"
+
+
+def active_filter() -> str:
+    return "ddnn/+/model/active"
 
 
 def manifest_filter() -> str:

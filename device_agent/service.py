@@ -11,9 +11,10 @@ from typing import Annotated
 import msgspec
 
 from ddnn import status, topics
-from ddnn.bundle import Bundle, Manifest
+from ddnn.bundle import Manifest
 from ddnn.config import SiteSettings, boot_id
 from ddnn.errors import ConfigError
+from ddnn.key_files import trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
 from device_agent.agent import Agent
@@ -121,7 +122,9 @@ class DeviceService:
             self._client,
             settings.site,
             self._roles,
-            self._activate,
+            self._agent,
+            trust_of(settings, settings.site, "device"),
+            period_s=settings.period_s,
             store=Path(settings.store) if settings.store else None,
             changed=self._report,
         )
@@ -187,7 +190,8 @@ class DeviceService:
         self._look_after(now)
 
     def _look_after(self, now: float) -> None:
-        """Hear of acknowledgements; report from time to time."""
+        """Hear of acknowledgements; change over to the next bundle; report from time to time."""
+        self._models.on_time()
         with self._lock:
             for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
                 del self._receipts[slot]
@@ -216,9 +220,6 @@ class DeviceService:
 
     def _roles(self, manifest: Manifest) -> set[str]:
         return {self._agent.role}
-
-    def _activate(self, bundle: Bundle) -> None:
-        self._agent.load(bundle)
 
     def _on_request(self, message: Message) -> None:
         for answer in self._camera.on_request(message, time.time()):
@@ -249,10 +250,12 @@ class DeviceService:
             boot=self._agent.boot,
             bundle=self._models.bundle_id,
             version=self._models.version,
+            staged=self._models.staged_id,
             refused=self._models.refused,
+            refused_id=self._models.refused_id,
             counts=counts,
             finished=self._finished,
-            notes={"clock": clock} if clock else {},
+            notes=({"clock": clock} if clock else {}) | self._models.notes(),
         )
         topic = topics.status(self._settings.site, self._node)
         info = self._client.send(Publish(topic, status.encode(report), qos=1, retain=True))

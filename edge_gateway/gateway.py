@@ -9,11 +9,15 @@ What survives kill -9 is `ddnn.journal.Memory`. After a restart the frames of sl
 ended are fed to the engine again (`activate`), and decisions that the broker had not acknowledged
 are published again, byte for byte. A slot that has ended is never opened again, over restarts and
 changes of bundle: (site, slot) is the consumer's key.
+
+While the site changes to another bundle there are two engines, each with slots of its own
+(`edge_gateway.engines`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -41,6 +45,7 @@ from ddnn.tier import (
     TierConfig,
 )
 from ddnn.wire import Flag, Frame, Kind
+from edge_gateway.engines import Engine, Engines
 
 #: Cloud workers whose availability is remembered: names come from the network.
 MAX_WORKERS = 1000
@@ -106,7 +111,7 @@ class Gateway:
         self.counts: Counter[str] = Counter()
         self.clock = ClockMonitor()
         self.breaker = Breaker()
-        self.tier: Tier | None = None
+        self.engines = Engines()
         self.settings_refused: str | None = None
         self.connected = False
         self._window = max(1, round(rules.window_s / rules.period_s))
@@ -117,16 +122,19 @@ class Gateway:
         self.outbox = Outbox(
             max_bytes=rules.outbox_bytes, max_age_s=rules.outbox_age_s, counts=self.counts
         )
-        self._classes: tuple[str, ...] = ()
-        self._curve: Curve | None = None
         self._tuning = tuning.Tuning()
         self._budget: TrafficBudget | None = None
         self._received_bytes = 0
-        self._up: dict[int, bool] = {}
+        self._reports: dict[int, tuple[bool, str | None, str | None]] = {}
         self._workers: dict[str, bool] = {}
         self._next_recall = 0.0
-        self._restored = False
         self._read(journal, now)
+
+    @property
+    def tier(self) -> Tier | None:
+        """The newest bundle's engine."""
+        newest = self.engines.newest
+        return newest.tier if newest else None
 
     # -- messages --------------------------------------------------------------------------
 
@@ -160,33 +168,42 @@ class Gateway:
         if member is None:
             self.counts["malformed"] += 1
             return []
+        if slot in self._waiting:  # of a bundle that is not here yet after a restart
+            self.counts["wrong_tag"] += 1
+            return []
         self._received_bytes += len(message.payload)
         return self._feed(member, slot, frame, message.payload, now)
 
     def _feed(
         self, member: int, slot: int, frame: Frame, payload: bytes, now: float
     ) -> list[Effect]:
-        assert self.tier is not None
-        accepted = self.tier.counts["accepted"]
+        engine = self.engines.of(slot)
+        assert engine is not None
+        tier = engine.tier
+        accepted = tier.counts["accepted"]
         if frame.kind is Kind.SUMMARY:
-            actions = self.tier.on_summary(member, slot, frame, now)
+            actions = tier.on_summary(member, slot, frame, now)
         else:
-            actions = self.tier.on_features(member, slot, frame, now)
+            actions = tier.on_features(member, slot, frame, now)
         effects: list[Effect] = []
-        if self.tier.counts["accepted"] != accepted:
+        if tier.counts["accepted"] != accepted:
+            engine.highest = max(engine.highest, slot)
             effects = self._remember(Accepted(slot, member, payload))
-        return effects + self._carry_out(actions, now)
+        return effects + self._carry_out(engine, actions, now)
 
     def _on_answer(self, message: Message, now: float, wall: float) -> list[Effect]:
         received = self._decode(message, wall)
-        if received is None or self.tier is None:
+        if received is None:
             return []
         frame, slot = received
         # An answer to the process before this one, or to somebody else's question.
         if frame.boot != self.boot or message.correlation != correlation(slot):
             self.counts["foreign_answers"] += 1
             return []
-        return self._carry_out(self.tier.on_answer(slot, frame, now), now)
+        engine = self.engines.of(slot)
+        if engine is None:
+            return []
+        return self._carry_out(engine, engine.tier.on_answer(slot, frame, now), now)
 
     def _on_status(self, message: Message, now: float) -> list[Effect]:
         report = status.decode(message.payload)
@@ -196,12 +213,28 @@ class Gateway:
         member = topics.member_of(report.node.replace("-", "/"))
         if member is None or message.topic != topics.status(self.rules.site, report.node):
             return []
-        # A device without a bundle is there but cannot report: not worth waiting for.
-        up = report.state == "online" and report.bundle is not None
-        if self._up.get(member) == up:
+        said = (report.state == "online", report.bundle, report.staged)
+        if self._reports.get(member) == said:
             return []
-        self._up[member] = up
-        return self._carry_out(self.tier.on_member(member, up, now), now) if self.tier else []
+        self._reports[member] = said
+        effects: list[Effect] = []
+        for engine in list(self.engines.all):
+            up = self._is_up(engine, member)
+            effects += self._carry_out(engine, engine.tier.on_member(member, up, now), now)
+        return effects
+
+    def _is_up(self, engine: Engine, member: int) -> bool:
+        """Whether `member` is worth waiting for in this engine's slots.
+
+        A camera without this bundle is there but its frames do not count. For slots before a
+        switch a camera that has gone on to the next bundle still answers.
+        """
+        online, *bundles = self._reports[member]
+        if engine is not self.engines.newest:
+            return online
+        if not engine.bundle_id:
+            return online and bundles[0] is not None
+        return online and engine.bundle_id in bundles
 
     def _on_worker(self, message: Message, now: float) -> list[Effect]:
         report = status.decode(message.payload)
@@ -218,9 +251,9 @@ class Gateway:
             self.breaker.probe_now(now)
         elif not any(self._workers.values()):
             self.breaker.trip(now)
-        elif self.tier:
+        else:
             # It may have taken escalations with it; the others are there to answer them.
-            return self._carry_out(self.tier.escalate_again(), now)
+            return self._of_all(lambda tier: tier.escalate_again(), now)
         return []
 
     def _on_recall(self, message: Message, now: float) -> list[Effect]:
@@ -261,23 +294,21 @@ class Gateway:
     def on_time(self, now: float, wall: float) -> list[Effect]:
         """Deadlines, the traffic budget, and what has waited for the broker too long."""
         self.clock.look(wall, now)
-        effects: list[Effect] = []
-        if self.tier:
-            effects += self._carry_out(self.tier.on_time(now), now)
-            if self._budget:
-                frames = self.memory.counts["opened"]
-                self.tier.thresholds["local"] = self._budget.received(
-                    self._received_bytes, frames, now
-                )
-        elif not self._restored:
+        effects = self._of_all(lambda tier: tier.on_time(now), now)
+        if self.tier and self._budget:
+            frames = self.memory.counts["opened"]
+            self.tier.thresholds["local"] = self._budget.received(self._received_bytes, frames, now)
+        if self._waiting:
             effects += self._expire_waiting(wall)
+        for engine in self.engines.done(int(wall / self.rules.period_s) - self._window):
+            self._count_engine(engine)
         for slot in self.outbox.expire(now):
             effects += self._remember(Sent(slot))
         return effects
 
     def next_deadline(self) -> float | None:
         """When `on_time` has a slot to move on, or None."""
-        return self.tier.next_deadline() if self.tier else None
+        return self.engines.next_deadline()
 
     def on_connected(self, now: float) -> list[Effect]:
         """The broker is there (again): hand over the decisions that wait for it."""
@@ -301,7 +332,7 @@ class Gateway:
 
     def close(self, reason: str, now: float) -> list[Effect]:
         """End every open slot (shutdown)."""
-        return self._carry_out(self.tier.close(reason, now), now) if self.tier else []
+        return self._of_all(lambda tier: tier.close(reason, now), now)
 
     # -- bundle and settings ---------------------------------------------------------------
 
@@ -312,21 +343,37 @@ class Gateway:
         now: float,
         wall: float,
         curve: Curve | None = None,
+        *,
+        bundle_id: str = "",
+        from_slot: int = 0,
     ) -> list[Effect]:
-        """Run this bundle's sections from now on; what is open is ended with the old ones."""
-        effects = self.close("bundle_change", now)
-        self._count_engine()
-        self.tier = Tier(
+        """Run this bundle's sections for slots from `from_slot` on.
+
+        Slots before it, and those that have begun, end with the sections that they began with.
+        Called again for the newest bundle it moves the slot, as far as it has not come.
+        """
+        newest = self.engines.newest
+        if newest and bundle_id and newest.bundle_id == bundle_id:
+            if newest.highest < 0:
+                self.engines.move(from_slot)
+            return []
+        effects: list[Effect] = []
+        if len(self.engines.all) > 1:
+            oldest = self.engines.all[0]
+            effects += self._carry_out(oldest, oldest.tier.close("bundle_change", now), now)
+            self.engines.all.remove(oldest)
+            self._count_engine(oldest)
+        tier = Tier(
             sections, self._tier_config, breaker=self.breaker, closed=self.memory.closed.copy()
         )
-        self._classes, self._curve = classes, curve
-        for member, up in self._up.items():
-            self.tier.on_member(member, up, now)
+        engine = Engine(tier, bundle_id, classes, curve, from_slot)
+        self.engines.add(engine)
+        for each in self.engines.all:
+            for member in self._reports:
+                up = self._is_up(each, member)
+                effects += self._carry_out(each, each.tier.on_member(member, up, now), now)
         self._tune(self._tuning)
-        if not self._restored:
-            self._restored = True
-            effects += self._feed_again(now, wall)
-        return effects
+        return effects + self._feed_again(engine, now, wall)
 
     def _on_settings(self, message: Message) -> list[Effect]:
         try:
@@ -343,21 +390,23 @@ class Gateway:
         Raises:
             ConfigError: they are outside what this bundle was calibrated for.
         """
-        if self.tier is None:
+        newest = self.engines.newest
+        if newest is None:
             self._tuning = wanted
             return
-        thresholds: dict[ExitName, float] = dict(self.tier.sections.thresholds)
+        sections = newest.tier.sections
+        thresholds: dict[ExitName, float] = dict(sections.thresholds)
         budget = None
         try:
             if wanted.local_threshold is not None:
-                thresholds["local"] = self._calibrated("local", wanted.local_threshold)
+                thresholds["local"] = self._calibrated(newest, "local", wanted.local_threshold)
             if wanted.edge_threshold is not None:
-                thresholds["edge"] = self._calibrated("edge", wanted.edge_threshold)
+                thresholds["edge"] = self._calibrated(newest, "edge", wanted.edge_threshold)
             if wanted.budget_bytes_s is not None:
-                if self._curve is None:
+                if newest.curve is None:
                     raise ConfigError("the running bundle has no curve to keep a budget with")
                 budget = TrafficBudget(
-                    self._curve, wanted.budget_bytes_s, 1.0 / self.rules.period_s
+                    newest.curve, wanted.budget_bytes_s, 1.0 / self.rules.period_s
                 )
                 thresholds["local"] = budget.threshold
         except ConfigError as error:
@@ -365,16 +414,15 @@ class Gateway:
                 raise
             # Settings that fitted the bundle before do not fit this one: its own are used.
             self.settings_refused = str(error)
-            thresholds, budget = dict(self.tier.sections.thresholds), None
+            thresholds, budget = dict(sections.thresholds), None
         self._tuning, self._budget = wanted, budget
-        self.tier.thresholds = thresholds
+        newest.tier.thresholds = thresholds
 
-    def _calibrated(self, name: ExitName, threshold: float) -> float:
-        assert self.tier is not None
-        if name not in self.tier.sections.thresholds:
+    def _calibrated(self, engine: Engine, name: ExitName, threshold: float) -> float:
+        if name not in engine.tier.sections.thresholds:
             raise ConfigError(f"the running bundle has no {name} exit with a threshold")
-        if name == "local" and self._curve is not None:
-            lowest, highest = self._curve.lowest, self._curve.highest
+        if name == "local" and engine.curve is not None:
+            lowest, highest = engine.curve.lowest, engine.curve.highest
             if not lowest <= threshold <= highest:
                 raise ConfigError(
                     f"local_threshold {threshold:g} is outside the calibrated range "
@@ -384,24 +432,32 @@ class Gateway:
 
     # -- actions -----------------------------------------------------------------------------
 
-    def _carry_out(self, actions: list[Action], now: float) -> list[Effect]:
+    def _of_all(self, call: Callable[[Tier], list[Action]], now: float) -> list[Effect]:
+        """Effects of the same call to every engine."""
+        return [
+            effect
+            for engine in list(self.engines.all)
+            for effect in self._carry_out(engine, call(engine.tier), now)
+        ]
+
+    def _carry_out(self, engine: Engine, actions: list[Action], now: float) -> list[Effect]:
         effects: list[Effect] = []
         for action in actions:
             match action:
                 case Decision():
-                    effects += self._end_decided(action, now)
+                    effects += self._end_decided(engine, action, now)
                 case Expired():
                     ended = ("expired", f"expired.{action.reason}")
                     effects += self._remember(Ended(action.slot, ended))
                 case Request():
-                    payload = self._encode(Kind.REQUEST, action.slot)
+                    payload = self._encode(engine, Kind.REQUEST, action.slot)
                     topic = topics.request(self.rules.site, action.member)
                     effects.append(Publish(topic, payload, qos=1))
                 case Escalate():
                     effects.append(
                         Publish(
                             topics.escalation(self.rules.site),
-                            self._encode(Kind.ESCALATION, action.slot, action.body),
+                            self._encode(engine, Kind.ESCALATION, action.slot, action.body),
                             qos=1,
                             response_topic=topics.answer(self.rules.site),
                             correlation=correlation(action.slot),
@@ -410,9 +466,9 @@ class Gateway:
                     )
         return effects
 
-    def _end_decided(self, decision: Decision, now: float) -> list[Effect]:
+    def _end_decided(self, engine: Engine, decision: Decision, now: float) -> list[Effect]:
         rules = self.rules
-        payload = encode(describe(decision, rules.site, self._classes, rules.period_s))
+        payload = encode(describe(decision, rules.site, engine.classes, rules.period_s))
         ended = [
             "degraded" if decision.degraded else "decided",
             f"exit.{decision.exit or 'nothing_seen'}",
@@ -435,9 +491,8 @@ class Gateway:
             for held in self.outbox.take(now, 64)
         ]
 
-    def _encode(self, kind: Kind, slot: int, body: bytes = b"") -> bytes:
-        assert self.tier is not None
-        tag = self.tier.sections.tag
+    def _encode(self, engine: Engine, kind: Kind, slot: int, body: bytes = b"") -> bytes:
+        tag = engine.tier.sections.tag
         return wire.encode(kind, tag=tag, boot=self.boot, slot=slot, body=body)
 
     # -- the journal -------------------------------------------------------------------------
@@ -461,22 +516,25 @@ class Gateway:
             for dropped in self.outbox.put(slot, payload, now):
                 self.memory.apply(Sent(dropped))
 
-    def _feed_again(self, now: float, wall: float) -> list[Effect]:
-        """Give the engine what the process before had accepted and not decided."""
+    def _feed_again(self, engine: Engine, now: float, wall: float) -> list[Effect]:
+        """Give a new engine what the process before had accepted for its bundle and not decided.
+
+        What was of another bundle waits for that one, until it is too old.
+        """
         effects: list[Effect] = []
-        frames_by_slot = [(slot, self.memory.open.pop(slot)) for slot in self._waiting]
-        self._waiting = []
         near = int(wall / self.rules.period_s)
-        for slot, frames in frames_by_slot:
-            assert self.tier is not None
-            for kept in frames if abs(slot - near) <= self._window else ():
-                try:
-                    frame = wire.decode(kept.payload)
-                except WireError:
-                    continue
-                # As backlog: it says nothing of who is alive now, and others may still report.
-                frame = frame._replace(flags=frame.flags | Flag.BACKLOG)
-                effects += self._feed(kept.member, slot, frame, kept.payload, now)
+        for slot in list(self._waiting):
+            frames = self.memory.open[slot]
+            decoded = [(kept, frame) for kept in frames if (frame := _decoded(kept.payload))]
+            if decoded and decoded[0][1].tag != engine.tier.sections.tag:
+                continue
+            self._waiting.remove(slot)
+            del self.memory.open[slot]
+            if self.engines.of(slot) is engine and abs(slot - near) <= self._window:
+                for kept, frame in decoded:
+                    # As backlog: it says nothing of who is alive now, and others may still report.
+                    frame = frame._replace(flags=frame.flags | Flag.BACKLOG)
+                    effects += self._feed(kept.member, slot, frame, kept.payload, now)
             if slot not in self.memory.open and slot not in self.memory.closed:
                 effects += self._remember(Ended(slot, ("expired", "expired.restart")))
             else:
@@ -484,7 +542,7 @@ class Gateway:
         return effects
 
     def _expire_waiting(self, wall: float) -> list[Effect]:
-        """Before there is a bundle: let go of restored slots that have become too old."""
+        """Let go of restored slots whose bundle did not come in time."""
         near = int(wall / self.rules.period_s)
         effects: list[Effect] = []
         for slot in [slot for slot in self._waiting if abs(slot - near) > self._window]:
@@ -497,10 +555,10 @@ class Gateway:
     def ledger(self) -> dict[str, int]:
         """Slots opened, ended how, and open, since the journal began; counters of this start."""
         counts = self.counts + Counter()
-        if self.tier:
-            counts.update(_counters(self.tier))
+        for engine in self.engines.all:
+            counts.update(_counters(engine.tier))
         counts.update(self.memory.counts)
-        still_open = len(self._waiting) + (self.tier.open_slots if self.tier else 0)
+        still_open = len(self._waiting) + self.engines.open_slots
         counts["opened"] += still_open
         counts["open"] = still_open
         counts["unsent"] = len(self.outbox)
@@ -516,9 +574,15 @@ class Gateway:
         }
         return {name: text for name, text in found.items() if text}
 
-    def _count_engine(self) -> None:
-        if self.tier:
-            self.counts.update(_counters(self.tier))
+    def _count_engine(self, engine: Engine) -> None:
+        self.counts.update(_counters(engine.tier))
+
+
+def _decoded(payload: bytes) -> Frame | None:
+    try:
+        return wire.decode(payload)
+    except WireError:
+        return None
 
 
 def _counters(tier: Tier) -> dict[str, int]:

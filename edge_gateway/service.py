@@ -10,24 +10,27 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from ddnn import status, topics
 from ddnn.budget import Curve
-from ddnn.bundle import Bundle
+from ddnn.bundle import Bundle, Manifest
 from ddnn.config import SiteSettings, boot_id
-from ddnn.errors import ConfigError
+from ddnn.errors import BundleError, ConfigError
 from ddnn.journal_file import JournalFile
+from ddnn.key_files import trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections, gateway_roles
 from ddnn.tier import TierConfig
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
+from edge_gateway.rollouts import Rollouts, announce
 
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
+LOOK_AT_ROLLOUTS_EVERY_S = 0.2
 NODE = "gateway"
 
 
@@ -75,6 +78,27 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
     outbox_age_s: Annotated[
         float, msgspec.Meta(ge=1, le=10**7, description="How long they are kept, seconds.")
     ] = 86_400.0
+    activation_lead_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0.1, le=600, description="How far ahead a change of bundle is planned, seconds."
+        ),
+    ] = 3.0
+    staging_patience_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=1, le=86_400, description="How long a silent node holds up a change, seconds."
+        ),
+    ] = 60.0
+
+
+class _Staged(NamedTuple):
+    """A bundle that is ready to run."""
+
+    bundle_id: str
+    sections: GatewaySections
+    classes: tuple[str, ...]
+    curve: Curve | None
 
 
 class GatewayService:
@@ -113,10 +137,23 @@ class GatewayService:
         self._models = ModelFeed(
             self._client,
             settings.site,
-            gateway_roles,
-            self._activate,
+            _all_roles,
+            self,
+            trust_of(settings, settings.site, "edge"),
+            period_s=settings.period_s,
             store=Path(settings.store) if settings.store else None,
             changed=self._report,
+            overheard=self._overheard,
+        )
+        self._staged: _Staged | None = None
+        self._reported: dict[str, str] = {}
+        self._rollouts_lock = threading.Lock()
+        self._rollouts = Rollouts(
+            settings.site,
+            settings.period_s,
+            NODE,
+            lead_s=settings.activation_lead_s,
+            patience_s=settings.staging_patience_s,
         )
 
     def run(self) -> None:
@@ -148,6 +185,7 @@ class GatewayService:
     def _keep_time(self) -> None:
         """Wake the gateway at its deadlines, hear of acknowledgements, publish the ledger."""
         next_ledger = time.monotonic() + LEDGER_EVERY_S
+        next_look = 0.0
         last: dict[str, int] = {}
         while not self._stop.is_set():
             with self._wake:
@@ -160,8 +198,13 @@ class GatewayService:
                 # looking again after 50 ms at the latest needs no notification per message.
                 self._wake.wait(min(max(until - now, 0.0), 0.05))
                 ledger = self._gateway.ledger() if now >= next_ledger else last
+            if now >= next_look:
+                next_look = now + LOOK_AT_ROLLOUTS_EVERY_S
+                self._conduct(now)
             if now >= next_ledger:
                 next_ledger = now + LEDGER_EVERY_S
+                if self._notes() != self._reported:
+                    self._report()
                 if ledger != last and self._client.connected.is_set():
                     last = ledger
                     self._publish_ledger()
@@ -169,30 +212,95 @@ class GatewayService:
     # -- on the network thread ---------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
+        if "/status/" in message.topic:
+            self._overheard(message)
         with self._wake:
             self._carry_out(self._gateway.on_message(message, time.monotonic(), time.time()))
 
     def _connected(self) -> None:
+        with self._rollouts_lock:
+            self._rollouts.on_connected(time.monotonic())
         with self._wake:
             self._carry_out(self._gateway.on_connected(time.monotonic()))
         self._report()
         self._publish_ledger()
 
     def _disconnected(self) -> None:
+        with self._rollouts_lock:
+            self._rollouts.on_disconnected()
         with self._wake:
             self._gateway.on_disconnected()
 
-    def _activate(self, bundle: Bundle) -> None:
-        sections = GatewaySections(bundle)
+    # -- bundles (called by the model feed, on either thread) --------------------------------
+
+    def stage(self, bundle: Bundle) -> None:
+        """Load and test this gateway's sections next to those that run.
+
+        Raises:
+            BundleError: they cannot be used.
+        """
         manifest = bundle.manifest
+        own = {role: bundle.sections[role] for role in gateway_roles(manifest)}
+        sections = GatewaySections(msgspec.structs.replace(bundle, sections=own))
         try:
             curve = Curve.of(manifest.calibration, manifest.topology.cameras)
         except ConfigError as error:
             log.warning("the bundle's curve is of no use: %s", error)
             curve = None
+        self._staged = _Staged(bundle.bundle_id, sections, manifest.classes, curve)
+
+    def switch(self, bundle: Bundle, from_slot: int) -> None:
+        """Run the staged sections for slots from `from_slot` on."""
+        staged = self._staged
+        if staged is None or staged.bundle_id != bundle.bundle_id:
+            return
         with self._wake:
-            now, wall = time.monotonic(), time.time()
-            self._carry_out(self._gateway.activate(sections, manifest.classes, now, wall, curve))
+            self._carry_out(
+                self._gateway.activate(
+                    staged.sections,
+                    staged.classes,
+                    time.monotonic(),
+                    time.time(),
+                    staged.curve,
+                    bundle_id=staged.bundle_id,
+                    from_slot=from_slot,
+                )
+            )
+
+    def begun(self, bundle: Bundle) -> None:
+        """The engines go by slot: nothing is left to do."""
+
+    def _overheard(self, message: Message) -> None:
+        with self._rollouts_lock:
+            self._rollouts.on_message(message)
+
+    def _conduct(self, now: float) -> None:
+        """Change over to the next bundle when it is time; remind a broker that has forgotten."""
+        models = self._models
+        models.on_time()
+        with self._wake:
+            highest, settled = self._gateway.engines.highest, self._gateway.engines.settled
+            clock_is_set = self._gateway.clock.is_set
+        with self._rollouts_lock:
+            active, staged, record = models.active, models.staged, models.record
+            plan = None
+            if clock_is_set:
+                plan = self._rollouts.plan(
+                    now, time.time(), active=active, staged=staged, record=record,
+                    highest_slot=highest, settled=settled,
+                )  # fmt: skip
+            reminders = self._rollouts.assertions(now, active=active, staged=staged, record=record)
+        if plan is not None:
+            try:
+                models.decide(plan)
+            except BundleError as error:
+                log.error("the site does not change its bundle: %s", error)
+                self._rollouts.waiting = str(error)
+            else:
+                self._client.send(announce(self._settings.site, plan))
+        for message in reminders:
+            log.warning("the broker has forgotten %s; publishing it again", message.topic)
+            self._client.send(message)
 
     # -- effects -----------------------------------------------------------------------------
 
@@ -232,22 +340,36 @@ class GatewayService:
         topic = topics.ledger(self._settings.site)
         self._client.send(Publish(topic, payload, qos=1, retain=True))
 
-    def _report(self, state: str = "online") -> None:
+    def _notes(self) -> dict[str, str]:
         with self._wake:
             notes = self._gateway.notes()
+        notes |= self._models.notes()
+        if waiting := self._rollouts.waiting:
+            notes["rollout"] = waiting
+        return notes
+
+    def _report(self, state: str = "online") -> None:
+        notes = self._reported = self._notes()
         report = status.Status(
             node=NODE,
             state="online" if state == "online" else "offline",
             boot=self._gateway.boot,
             bundle=self._models.bundle_id,
             version=self._models.version,
+            staged=self._models.staged_id,
             refused=self._models.refused,
+            refused_id=self._models.refused_id,
             notes=notes,
         )
         topic = topics.status(self._settings.site, NODE)
         info = self._client.send(Publish(topic, status.encode(report), qos=1, retain=True))
         if state != "online" and info is not None and self._client.connected.is_set():
             info.wait_for_publish(2.0)
+
+
+def _all_roles(manifest: Manifest) -> set[str]:
+    """A gateway fetches the whole bundle: it can give it to a broker that has forgotten it."""
+    return {info.role for info in manifest.sections}
 
 
 def _rules(settings: GatewaySettings) -> GatewayRules:
