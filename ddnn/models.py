@@ -245,7 +245,11 @@ class ModelFeed:
         with self._lock:
             if self.record is not None and record.version < self.record.version:
                 return  # of a gateway that has forgotten, or an old copy
-            self.record = record
+            before, self.record = self.record, record
+            moved = before is not None and before.from_slot != record.from_slot
+            if moved and self.active and record.bundle == self.bundle_id:
+                # A wrong clock had changed it over too early.
+                self._runner.switch(self.active, record.from_slot)
             self._switch_if_told()
             self._pursue()
 

@@ -350,13 +350,7 @@ class Gateway:
         """Run this bundle's sections for slots from `from_slot` on.
 
         Slots before it, and those that have begun, end with the sections that they began with.
-        Called again for the newest bundle it moves the slot, as far as it has not come.
         """
-        newest = self.engines.newest
-        if newest and bundle_id and newest.bundle_id == bundle_id:
-            if newest.highest < 0:
-                self.engines.move(from_slot)
-            return []
         effects: list[Effect] = []
         if len(self.engines.all) > 1:
             oldest = self.engines.all[0]
@@ -374,6 +368,19 @@ class Gateway:
                 effects += self._carry_out(each, each.tier.on_member(member, up, now), now)
         self._tune(self._tuning)
         return effects + self._feed_again(engine, now, wall)
+
+    def move_switch(self, bundle_id: str, from_slot: int) -> bool:
+        """Set the first slot of the newest bundle anew, unless a frame of it has come.
+
+        Returns:
+            Whether `bundle_id` is the newest one here.
+        """
+        newest = self.engines.newest
+        if newest is None or newest.bundle_id != bundle_id:
+            return False
+        if newest.highest < 0:
+            self.engines.move(from_slot)
+        return True
 
     def _on_settings(self, message: Message) -> list[Effect]:
         try:

@@ -121,15 +121,19 @@ class Rollouts:
         self.waiting = None
         if active is None or not self._has_heard(now):
             return None
+        slot = int(wall / self._period_s)
+        if record is not None and record.from_slot > slot + 4 * self._lead_slots + 10:
+            # Perhaps this gateway has changed over already, when its clock was wrong.
+            for bundle in (active, staged):
+                if bundle is not None and bundle.bundle_id == record.bundle:
+                    return self._at(bundle, slot, highest_slot)
         if staged is None:
             self._staged = None
             if record is None or record.version < active.manifest.version:
                 return _record(active, 0)
             return None
-        slot = int(wall / self._period_s)
         if record is not None and record.bundle == staged.bundle_id:
-            too_far = record.from_slot > slot + 4 * self._lead_slots + 10
-            return self._at(staged, slot, highest_slot) if too_far else None
+            return None
         if self._staged is None or self._staged[0] != staged.bundle_id:
             self._staged = (staged.bundle_id, now)
         late, refused = self._not_ready(active, staged)

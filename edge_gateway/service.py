@@ -252,9 +252,11 @@ class GatewayService:
     def switch(self, bundle: Bundle, from_slot: int) -> None:
         """Run the staged sections for slots from `from_slot` on."""
         staged = self._staged
-        if staged is None or staged.bundle_id != bundle.bundle_id:
-            return
         with self._wake:
+            if self._gateway.move_switch(bundle.bundle_id, from_slot):
+                return
+            if staged is None or staged.bundle_id != bundle.bundle_id:
+                return
             self._carry_out(
                 self._gateway.activate(
                     staged.sections,

@@ -195,7 +195,12 @@ def roll_out(world, seconds):
     publisher.version += 1
     if publisher.client:
         publisher.publish(publisher.version, damaged=world.rng.random() < 0.3)
-        world.after(min(seconds, 10.0), publisher.publish, publisher.version)
+        world.after(min(seconds, 10.0), publish_again, world)
+
+
+def publish_again(world):
+    """The newest bundle, whatever was published since."""
+    world.publisher.publish(world.publisher.version)
 
 
 def roll_out_refused_by_one(world, seconds):
@@ -228,7 +233,7 @@ def roll_back(world, seconds):
         old = bundle(publisher.version - 1, world.options.cameras)
         topic = topics.manifest(SITE)
         publisher.client.send(Publish(topic, old.payload, qos=1, retain=True, keep=True))
-        world.after(min(seconds, 10.0), publisher.publish, publisher.version)
+        world.after(min(seconds, 10.0), publish_again, world)
 
 
 def disk_full(world, seconds):

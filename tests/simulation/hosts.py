@@ -420,6 +420,8 @@ class GatewayHost(Host):
 
     def switch(self, complete, from_slot):
         staged, sections = self.staged
+        if self.gateway.move_switch(complete.bundle_id, from_slot):
+            return
         if staged.bundle_id == complete.bundle_id:
             self.carry_out(
                 self.gateway.activate(

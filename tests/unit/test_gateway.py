@@ -253,9 +253,10 @@ def test_slot_under_way_at_the_switch_goes_through_all_stages_with_the_old_bundl
 
 def test_switch_can_be_moved_until_a_frame_of_it_has_come():
     made = changing(SLOT + 10)
-    made.activate(FakeSections(tag=NEW), CLASSES, 0.0, WALL, bundle_id="new", from_slot=SLOT + 1)
+    assert made.move_switch("new", SLOT + 1)
     assert decide(made, SLOT + 1, NEW) == [NEW]
-    made.activate(FakeSections(tag=NEW), CLASSES, 0.0, WALL, bundle_id="new", from_slot=SLOT + 9)
+    assert made.move_switch("new", SLOT + 9)
+    assert not made.move_switch("another", SLOT)
     assert decide(made, SLOT + 2, NEW) == [NEW]
 
 
