@@ -119,7 +119,12 @@ class Rollouts:
             settled: whether the slots of the change before are over.
         """
         self.waiting = None
-        if active is None or not self._has_heard(now):
+        if active is None:
+            return None
+        # A retained record would have come before the manifest, in the order of subscribing.
+        if record is None and self._heard_manifest and self._heard is None:
+            return _record(active, 0)
+        if not self._has_heard(now):
             return None
         slot = int(wall / self._period_s)
         if record is not None and record.from_slot > slot + 4 * self._lead_slots + 10:
