@@ -41,6 +41,9 @@ class _SiteRunner:
         """The worker answers by tag: to it a slot makes no difference."""
         self._worker.switch(self._site, bundle)
 
+    def try_out(self, bundle: Bundle | None, every: int) -> None:
+        """What is staged is served anyway."""
+
     def begun(self, bundle: Bundle) -> None:
         """Nothing changes for a worker."""
 

@@ -20,18 +20,29 @@ from ddnn.signing import MAX_MESSAGE_BYTES
 MAX_RECORD_BYTES = MAX_MESSAGE_BYTES * 4 // 3 + 1024
 
 
-class Activation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cameras that have `bundle` staged report every slot that `every` divides by it as well."""
+
+    bundle: Sha256
+    every: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+
+
+class Activation(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Every node runs `bundle` for the slots from `from_slot` on.
 
     Attributes:
         version: of that bundle.
         manifest: its manifest as the publisher sent it, with the signatures.
+        shadow: a staged bundle that is on trial beside it.
     """
 
     bundle: Sha256
     version: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     from_slot: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     manifest: bytes
+    shadow: Shadow | None = None
 
 
 def encode(record: Activation) -> bytes:

@@ -73,6 +73,9 @@ class Runner(Protocol):
     def switch(self, bundle: Bundle, from_slot: int, /) -> None:
         """Run the staged `bundle` for slots from `from_slot` on; may be called again to move it."""
 
+    def try_out(self, bundle: Bundle | None, every: int, /) -> None:
+        """Run the staged `bundle` in shadow, on slots that `every` divides; None: no more."""
+
     def begun(self, bundle: Bundle, /) -> None:
         """That slot has come: `bundle` is the running one, whatever is staged after it."""
 
@@ -251,6 +254,7 @@ class ModelFeed:
                 # A wrong clock had changed it over too early.
                 self._runner.switch(self.active, record.from_slot)
             self._switch_if_told()
+            self._try_out_if_told()
             self._pursue()
 
     def _on_chunk(self, message: Message) -> None:
@@ -366,7 +370,15 @@ class ModelFeed:
             self._promote()
             return
         self._switch_if_told()
+        self._try_out_if_told()
         self._changed()
+
+    def _try_out_if_told(self) -> None:
+        shadow = self.record.shadow if self.record else None
+        if shadow is not None and shadow.bundle == self.staged_id:
+            self._runner.try_out(self.staged, shadow.every)
+        else:
+            self._runner.try_out(None, 0)
 
     def _switch_if_told(self) -> None:
         staged, record = self.staged, self.record

@@ -86,6 +86,7 @@ class Agent:
         self._staged: _Loaded | None = None
         self._from_slot: int | None = None
         self._since = 0
+        self._try_every = 0
 
     def load(self, bundle: Bundle) -> None:
         """Run this bundle from the next view on.
@@ -110,6 +111,12 @@ class Agent:
         with self._lock:
             self._staged = _Loaded(section, bundle.tag, info, self._ring_slots)
             self._from_slot = None
+            self._try_every = 0
+
+    def try_out(self, bundle: Bundle | None, every: int) -> None:
+        """Make summaries with the staged bundle too, of slots that `every` divides; None: none."""
+        with self._lock:
+            self._try_every = every if bundle is not None else 0
 
     def switch(self, bundle: Bundle, from_slot: int) -> None:
         """Run the staged bundle for views of slots from `from_slot` on."""
@@ -133,7 +140,7 @@ class Agent:
         """Forget all views and go on as another boot: slot numbers begin a new life."""
         with self._lock:
             self._boot = (self._boot + 1) % 2**16
-            for loaded in (self._running, self._before):
+            for loaded in (self._running, self._before, self._staged):
                 if loaded:
                     loaded.ring_slot[:] = -1
 
@@ -152,20 +159,35 @@ class Agent:
             if loaded is None:
                 self.counts["views_without_bundle"] += 1
                 return None
-            tag, boot = loaded.tag, self._boot
             if image is None:
                 self.counts["absent"] += 1
-                return wire.encode(Kind.SUMMARY, tag=tag, boot=boot, slot=slot, flags=Flag.ABSENT)
-            if image.shape != loaded.view:
+            elif image.shape != loaded.view:
                 self.counts["views_of_wrong_size"] += 1
                 return None
-            scores, features = loaded.section.run_one(image)
-            place = slot % self._ring_slots
-            loaded.ring[place] = features
-            loaded.ring_slot[place] = slot
             if self._before and slot - int(self._before.ring_slot.max()) > self._ring_slots:
                 self._before = None  # what it remembers has left the ring by now
-            return wire.encode(Kind.SUMMARY, tag=tag, boot=boot, slot=slot, body=scores.tobytes())
+            return self._summary(loaded, slot, image)
+
+    def shadow(self, slot: int, image: Image | None) -> bytes | None:
+        """The SUMMARY of the same view by the staged bundle, where that is on trial; else None."""
+        with self._lock:
+            staged = self._staged
+            if staged is None or not self._try_every or slot % self._try_every:
+                return None
+            if image is not None and image.shape != staged.view:
+                return None
+            self.counts["shadows"] += 1
+            return self._summary(staged, slot, image)
+
+    def _summary(self, loaded: _Loaded, slot: int, image: Image | None) -> bytes:
+        tag, boot = loaded.tag, self._boot
+        if image is None:
+            return wire.encode(Kind.SUMMARY, tag=tag, boot=boot, slot=slot, flags=Flag.ABSENT)
+        scores, features = loaded.section.run_one(image)
+        place = slot % self._ring_slots
+        loaded.ring[place] = features
+        loaded.ring_slot[place] = slot
+        return wire.encode(Kind.SUMMARY, tag=tag, boot=boot, slot=slot, body=scores.tobytes())
 
     def _take_over(self) -> None:
         """The staged bundle runs from now on."""
@@ -185,7 +207,11 @@ class Agent:
         """
         with self._lock:
             loaded = next(
-                (one for one in (self._running, self._before) if one and one.tag == request.tag),
+                (
+                    one
+                    for one in (self._running, self._before, self._staged)
+                    if one and one.tag == request.tag
+                ),
                 None,
             )
             if request.kind is not Kind.REQUEST or loaded is None:

@@ -170,10 +170,14 @@ class DeviceService:
                 slot = self._camera.begin(time.time(), time.monotonic())
             if self._source.exhausted(slot):
                 break
-            summary = self._agent.view(slot, self._source.read(slot))
+            image = self._source.read(slot)
+            summary = self._agent.view(slot, image)
             with self._lock:
                 now = time.monotonic()
                 self._send(self._camera.finish(slot, summary, time.time(), now))
+            shadow = self._agent.shadow(slot, image)
+            with self._lock:
+                self._send(self._camera.shadow(shadow))
             self._look_after(now)
         # The last slots may still be asked for: count what answering them costs as well.
         until = time.monotonic() + 2.0

@@ -46,6 +46,7 @@ from ddnn.tier import (
 )
 from ddnn.wire import Flag, Frame, Kind
 from edge_gateway.engines import Engine, Engines
+from edge_gateway.trial import Trial, TrialRules
 
 #: Cloud workers whose availability is remembered: names come from the network.
 MAX_WORKERS = 1000
@@ -112,6 +113,7 @@ class Gateway:
         self.clock = ClockMonitor()
         self.breaker = Breaker()
         self.engines = Engines()
+        self.trial: Trial | None = None
         self.settings_refused: str | None = None
         self.connected = False
         self._window = max(1, round(rules.window_s / rules.period_s))
@@ -172,6 +174,8 @@ class Gateway:
             self.counts["wrong_tag"] += 1
             return []
         self._received_bytes += len(message.payload)
+        if self._is_on_trial(frame):
+            return self._feed_trial(member, slot, frame, now)
         return self._feed(member, slot, frame, message.payload, now)
 
     def _feed(
@@ -191,6 +195,15 @@ class Gateway:
             effects = self._remember(Accepted(slot, member, payload))
         return effects + self._carry_out(engine, actions, now)
 
+    def _is_on_trial(self, frame: Frame) -> bool:
+        return self.trial is not None and frame.tag == self.trial.tier.sections.tag
+
+    def _feed_trial(self, member: int, slot: int, frame: Frame, now: float) -> list[Effect]:
+        assert self.trial is not None
+        tier = self.trial.tier
+        on_frame = tier.on_summary if frame.kind is Kind.SUMMARY else tier.on_features
+        return self._carry_out_trial(on_frame(member, slot, frame, now))
+
     def _on_answer(self, message: Message, now: float, wall: float) -> list[Effect]:
         received = self._decode(message, wall)
         if received is None:
@@ -200,6 +213,8 @@ class Gateway:
         if frame.boot != self.boot or message.correlation != correlation(slot):
             self.counts["foreign_answers"] += 1
             return []
+        if self.trial is not None and self._is_on_trial(frame):
+            return self._carry_out_trial(self.trial.tier.on_answer(slot, frame, now))
         engine = self.engines.of(slot)
         if engine is None:
             return []
@@ -295,6 +310,8 @@ class Gateway:
         """Deadlines, the traffic budget, and what has waited for the broker too long."""
         self.clock.look(wall, now)
         effects = self._of_all(lambda tier: tier.on_time(now), now)
+        if self.trial is not None:
+            effects += self._carry_out_trial(self.trial.tier.on_time(now))
         if self.tier and self._budget:
             frames = self.memory.counts["opened"]
             self.tier.thresholds["local"] = self._budget.received(self._received_bytes, frames, now)
@@ -308,7 +325,10 @@ class Gateway:
 
     def next_deadline(self) -> float | None:
         """When `on_time` has a slot to move on, or None."""
-        return self.engines.next_deadline()
+        deadlines = [self.engines.next_deadline()]
+        if self.trial is not None:
+            deadlines.append(self.trial.tier.next_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
 
     def on_connected(self, now: float) -> list[Effect]:
         """The broker is there (again): hand over the decisions that wait for it."""
@@ -382,6 +402,15 @@ class Gateway:
             self.engines.move(from_slot)
         return True
 
+    def begin_trial(self, bundle_id: str, sections: NodeSections, rules: TrialRules) -> None:
+        """Run a staged bundle's sections in shadow; a trial of the same bundle goes on."""
+        if self.trial is None or self.trial.bundle_id != bundle_id:
+            self.trial = Trial(bundle_id, sections, rules, self._tier_config)
+
+    def end_trial(self) -> None:
+        """No bundle is on trial any more."""
+        self.trial = None
+
     def _on_settings(self, message: Message) -> list[Effect]:
         try:
             self._tune(tuning.decode(message.payload))
@@ -454,27 +483,41 @@ class Gateway:
                 case Decision():
                     effects += self._end_decided(engine, action, now)
                 case Expired():
+                    if self.trial is not None:
+                        self.trial.real(action.slot, None)
                     ended = ("expired", f"expired.{action.reason}")
                     effects += self._remember(Ended(action.slot, ended))
-                case Request():
-                    payload = self._encode(engine, Kind.REQUEST, action.slot)
-                    topic = topics.request(self.rules.site, action.member)
-                    effects.append(Publish(topic, payload, qos=1))
-                case Escalate():
-                    effects.append(
-                        Publish(
-                            topics.escalation(self.rules.site),
-                            self._encode(engine, Kind.ESCALATION, action.slot, action.body),
-                            qos=1,
-                            response_topic=topics.answer(self.rules.site),
-                            correlation=correlation(action.slot),
-                            expiry_s=self._tier_config.answer_wait_s,
-                        )
-                    )
+                case Request() | Escalate():
+                    effects.append(self._ask(engine.tier, action))
         return effects
+
+    def _carry_out_trial(self, actions: list[Action]) -> list[Effect]:
+        assert self.trial is not None
+        return [
+            self._ask(self.trial.tier, action)
+            for action in self.trial.take(actions)
+            if isinstance(action, Request | Escalate)
+        ]
+
+    def _ask(self, tier: Tier, action: Request | Escalate) -> Publish:
+        """The message that asks a camera for features, or the cloud for an answer."""
+        site = self.rules.site
+        if isinstance(action, Request):
+            payload = self._encode(tier, Kind.REQUEST, action.slot)
+            return Publish(topics.request(site, action.member), payload, qos=1)
+        return Publish(
+            topics.escalation(site),
+            self._encode(tier, Kind.ESCALATION, action.slot, action.body),
+            qos=1,
+            response_topic=topics.answer(site),
+            correlation=correlation(action.slot),
+            expiry_s=self._tier_config.answer_wait_s,
+        )
 
     def _end_decided(self, engine: Engine, decision: Decision, now: float) -> list[Effect]:
         rules = self.rules
+        if self.trial is not None:
+            self.trial.real(decision.slot, decision)
         payload = encode(describe(decision, rules.site, engine.classes, rules.period_s))
         ended = [
             "degraded" if decision.degraded else "decided",
@@ -498,8 +541,8 @@ class Gateway:
             for held in self.outbox.take(now, 64)
         ]
 
-    def _encode(self, engine: Engine, kind: Kind, slot: int, body: bytes = b"") -> bytes:
-        tag = engine.tier.sections.tag
+    def _encode(self, tier: Tier, kind: Kind, slot: int, body: bytes = b"") -> bytes:
+        tag = tier.sections.tag
         return wire.encode(kind, tag=tag, boot=self.boot, slot=slot, body=body)
 
     # -- the journal -------------------------------------------------------------------------
@@ -578,6 +621,7 @@ class Gateway:
             "clock": self.clock.describe(),
             "settings": self.settings_refused,
             "cloud": cloud,
+            "canary": self.trial.describe() if self.trial else None,
         }
         return {name: text for name, text in found.items() if text}
 

@@ -7,9 +7,12 @@
 4. The slot of the change lies `lead_s` ahead, so that every node has heard of it in time, and
    after every slot that has begun. It is planned after the slots of the change before are over,
    and again when the clock that it was planned by turns out to have been wrong.
-5. The record of the change is on the gateway's disk before anybody hears of it. Where the broker
+5. Where the site tries candidates (`canary_every`), every node having it staged is the beginning of
+   its trial (`edge_gateway.trial`); it is activated when it has passed. One that has failed is
+   refused by the gateway, and the site stays with what it runs.
+6. The record of the change is on the gateway's disk before anybody hears of it. Where the broker
    has none, or an older one, it is published again.
-6. Where the broker has forgotten the manifest, it and its sections are published again from the
+7. Where the broker has forgotten the manifest, it and its sections are published again from the
    gateway's disk.
 """
 
@@ -17,8 +20,10 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from ddnn import activation, status, topics
-from ddnn.activation import Activation
+from ddnn.activation import Activation, Shadow
 from ddnn.bundle import Bundle
 from ddnn.errors import BundleError
 from ddnn.message import Message, Publish
@@ -38,6 +43,7 @@ class Rollouts:
     Args:
         site, period_s: of the site.
         node: this gateway's own name.
+        canary_every: which slots a candidate is tried on; 0: it is not.
         lead_s: how far ahead a change is planned.
         patience_s: how long a silent node is waited for.
     """
@@ -50,13 +56,16 @@ class Rollouts:
         *,
         lead_s: float = 3.0,
         patience_s: float = 60.0,
+        canary_every: int = 0,
     ) -> None:
+        self.rejected: tuple[str, str] | None = None
         self.waiting: str | None = None
         self._site = site
         self._period_s = period_s
         self._node = node
         self._lead_slots = math.ceil(lead_s / period_s)
         self._patience_s = patience_s
+        self._canary_every = canary_every
         self._connected_at: float | None = None
         self._staged: tuple[str, float] | None = None
         self._nodes: dict[str, Status] = {}
@@ -110,6 +119,7 @@ class Rollouts:
         record: Activation | None,
         highest_slot: int,
         settled: bool,
+        trial: tuple[str, str | None] | None = None,
     ) -> Activation | None:
         """The record to keep and to publish, when it is time for one.
 
@@ -117,8 +127,11 @@ class Rollouts:
             active, staged, record: of this gateway's own `ModelFeed`.
             highest_slot: the highest one that has begun.
             settled: whether the slots of the change before are over.
+            trial: which bundle is on trial, and `Trial.verdict`.
         """
         self.waiting = None
+        if self.rejected and (staged is None or staged.bundle_id != self.rejected[0]):
+            self.rejected = None
         if active is None:
             return None
         # A retained record would have come before the manifest, in the order of subscribing.
@@ -146,8 +159,10 @@ class Rollouts:
             self.waiting = "; ".join(f"{node} refuses it: {why}" for node, why in refused.items())
         elif late and now - self._staged[1] < self._patience_s:
             self.waiting = f"{', '.join(late)} not ready yet"
-        elif settled:
+        elif settled and not self._canary_every:
             return self._at(staged, slot, highest_slot)
+        elif settled and record is not None:
+            return self._after_trial(record, staged, slot, highest_slot, trial)
         if self.waiting:
             self.waiting = f"bundle {staged.bundle_id[:12]} waits: {self.waiting}"
         return None
@@ -167,6 +182,27 @@ class Rollouts:
         if messages:
             self._asserted_at = now
         return messages
+
+    def _after_trial(
+        self,
+        record: Activation,
+        staged: Bundle,
+        slot: int,
+        highest_slot: int,
+        trial: tuple[str, str | None] | None,
+    ) -> Activation | None:
+        """Begin the trial of `staged`, or act on its verdict."""
+        if self.rejected and self.rejected[0] == staged.bundle_id:
+            return None
+        if record.shadow is None or record.shadow.bundle != staged.bundle_id:
+            shadow = Shadow(staged.bundle_id, self._canary_every)
+            return msgspec.structs.replace(record, shadow=shadow)
+        if trial is None or trial[0] != staged.bundle_id or trial[1] is None:
+            return None
+        if trial[1]:
+            self.rejected = (staged.bundle_id, f"failed its trial: {trial[1]}")
+            return msgspec.structs.replace(record, shadow=None)
+        return self._at(staged, slot, highest_slot)
 
     def _has_heard(self, now: float) -> bool:
         return self._connected_at is not None and now - self._connected_at >= HEAR_S

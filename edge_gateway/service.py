@@ -27,6 +27,7 @@ from ddnn.node import GatewaySections, gateway_roles
 from ddnn.tier import TierConfig
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
 from edge_gateway.rollouts import Rollouts, announce
+from edge_gateway.trial import TrialRules
 
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
@@ -91,6 +92,31 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = 60.0
 
+    canary_every: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=10_000,
+            description="Try a new bundle in shadow on every so-manieth slot first; 0: do not.",
+        ),
+    ] = 0
+    canary_slots: Annotated[
+        int, msgspec.Meta(ge=1, le=10**6, description="Slots compared before it is judged.")
+    ] = 100
+    canary_agreement: Annotated[
+        float, msgspec.Meta(ge=0, le=1, description="Smallest share of equal labels.")
+    ] = 0.95
+    canary_entropy_shift: Annotated[
+        float, msgspec.Meta(ge=0, le=1, description="Largest change of the mean entropy.")
+    ] = 0.1
+    canary_slower_s: Annotated[
+        float,
+        msgspec.Meta(ge=0, le=60, description="How much longer a decision may take, seconds."),
+    ] = 0.05
+    canary_errors: Annotated[
+        float, msgspec.Meta(ge=0, le=1, description="Largest share of degraded or lost slots.")
+    ] = 0.02
+
 
 class _Staged(NamedTuple):
     """A bundle that is ready to run."""
@@ -154,6 +180,7 @@ class GatewayService:
             NODE,
             lead_s=settings.activation_lead_s,
             patience_s=settings.staging_patience_s,
+            canary_every=settings.canary_every,
         )
 
     def run(self) -> None:
@@ -269,6 +296,23 @@ class GatewayService:
                 )
             )
 
+    def try_out(self, bundle: Bundle | None, every: int) -> None:
+        """Run the staged sections in shadow, or no more."""
+        settings, staged = self._settings, self._staged
+        with self._wake:
+            if bundle is None or staged is None or staged.bundle_id != bundle.bundle_id:
+                self._gateway.end_trial()
+                return
+            rules = TrialRules(
+                every=every,
+                slots=settings.canary_slots,
+                agreement=settings.canary_agreement,
+                entropy_shift=settings.canary_entropy_shift,
+                slower_s=settings.canary_slower_s,
+                errors=settings.canary_errors,
+            )
+            self._gateway.begin_trial(staged.bundle_id, staged.sections, rules)
+
     def begun(self, bundle: Bundle) -> None:
         """The engines go by slot: nothing is left to do."""
 
@@ -283,13 +327,15 @@ class GatewayService:
         with self._wake:
             highest, settled = self._gateway.engines.highest, self._gateway.engines.settled
             clock_is_set = self._gateway.clock.is_set
+            trial = self._gateway.trial
+            tried = (trial.bundle_id, trial.verdict()) if trial else None
         with self._rollouts_lock:
             active, staged, record = models.active, models.staged, models.record
             plan = None
             if clock_is_set:
                 plan = self._rollouts.plan(
                     now, time.time(), active=active, staged=staged, record=record,
-                    highest_slot=highest, settled=settled,
+                    highest_slot=highest, settled=settled, trial=tried,
                 )  # fmt: skip
             reminders = self._rollouts.assertions(now, active=active, staged=staged, record=record)
         if plan is not None:
@@ -348,10 +394,15 @@ class GatewayService:
         notes |= self._models.notes()
         if waiting := self._rollouts.waiting:
             notes["rollout"] = waiting
+        if rejected := self._rollouts.rejected:
+            notes["rollout"] = f"bundle {rejected[0][:12]} {rejected[1]}"
         return notes
 
     def _report(self, state: str = "online") -> None:
         notes = self._reported = self._notes()
+        refused_id, refused = self._models.refused_id, self._models.refused
+        if self._rollouts.rejected:
+            refused_id, refused = self._rollouts.rejected
         report = status.Status(
             node=NODE,
             state="online" if state == "online" else "offline",
@@ -359,8 +410,8 @@ class GatewayService:
             bundle=self._models.bundle_id,
             version=self._models.version,
             staged=self._models.staged_id,
-            refused=self._models.refused,
-            refused_id=self._models.refused_id,
+            refused=refused,
+            refused_id=refused_id,
             notes=notes,
         )
         topic = topics.status(self._settings.site, NODE)

@@ -55,9 +55,11 @@ class Node(NamedTuple):
             return "offline"
         if self.bundle == wanted:
             return "active"
+        if self.refused and self.refused_id == wanted:
+            return f"refused: {self.refused}"
         if self.staged == wanted:
             return "staged"
-        if self.refused and self.refused_id in (None, wanted):
+        if self.refused and self.refused_id is None:
             return f"refused: {self.refused}"
         return f"runs {self.bundle[:12]}" if self.bundle else "has no bundle"
 

@@ -82,6 +82,9 @@ class Runner:
     def begun(self, complete):
         pass
 
+    def try_out(self, complete, every):
+        pass
+
 
 class Host:
     """A machine: two clocks, a link, a disk, and a process that may die, hang and start again."""

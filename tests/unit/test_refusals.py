@@ -82,6 +82,9 @@ class Runner:
     def begun(self, bundle):
         pass
 
+    def try_out(self, bundle, every):
+        pass
+
 
 class Node:
     """A node that runs version 5, and trusts `KEY`."""
