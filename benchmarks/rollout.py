@@ -193,7 +193,7 @@ def measure(nodes: int, rounds: int, folder: Path) -> dict[str, dict[str, list[f
 def render(results: dict[str, dict[str, list[float]]], nodes: int) -> str:
     """The table for docs/benchmarks.md."""
     lines = [
-        f"| section of | at the broker | at half of {nodes} nodes | at all {nodes} | sent to nodes |",
+        f"| section of | at the broker | half of {nodes} nodes | all {nodes} | sent to nodes |",
         "|---|---|---|---|---|",
     ]
     for name, result in results.items():

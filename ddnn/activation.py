@@ -45,6 +45,10 @@ class Activation(
     shadow: Shadow | None = None
 
 
+#: Made once: see `ddnn.bundle`.
+_DECODER = msgspec.json.Decoder(Activation)
+
+
 def encode(record: Activation) -> bytes:
     """Record -> JSON."""
     return msgspec.json.encode(record)
@@ -59,6 +63,6 @@ def decode(payload: bytes) -> Activation:
     if len(payload) > MAX_RECORD_BYTES:
         raise BundleError(f"activation record of {len(payload)} bytes is over its limit")
     try:
-        return msgspec.json.decode(payload, type=Activation)
+        return _DECODER.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"activation record is not valid: {error}") from error

@@ -157,6 +157,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return next((s for s in self.sections if s.role == role), None)
 
 
+#: Made here, not at the first message: msgspec 0.22 crashes where two threads meet a type for the
+#: first time at once.
+_DECODER = msgspec.json.Decoder(Manifest)
+
+
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One signature of a manifest, as DSSE writes it; `ddnn.signing` makes and checks them."""
 
@@ -216,7 +221,7 @@ def decode_manifest(payload: bytes) -> Manifest:
             f"manifest of {len(payload)} bytes is over the limit of {MAX_MANIFEST_BYTES}"
         )
     try:
-        manifest = msgspec.json.decode(payload, type=Manifest)
+        manifest = _DECODER.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"manifest is not valid: {error}") from error
     if encode_manifest(manifest) != payload:

@@ -15,6 +15,9 @@ from ddnn.errors import ConfigError
 from ddnn.signing import SecretKey
 from ddnn.trust import KeySet, Place, TierName, Trust
 
+#: Made once: see `ddnn.bundle`.
+_DECODER = msgspec.json.Decoder(KeySet)
+
 
 def trust_of(settings: NodeSettings, site: str, tier: TierName) -> Trust:
     """What a node of this site accepts.
@@ -55,7 +58,7 @@ def read_keys(path: Path) -> KeySet:
         ConfigError: it cannot be read or is none.
     """
     try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=KeySet)
+        return _DECODER.decode(Path(path).read_bytes())
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read trusted keys from {path}: {error}") from error
 

@@ -42,6 +42,10 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
+#: Made once: see `ddnn.bundle`.
+_DECODER = msgspec.json.Decoder(_Envelope)
+
+
 class Sealed(NamedTuple):
     """A manifest as it travels: canonical bytes and signatures, neither of them checked."""
 
@@ -69,7 +73,7 @@ def unseal(message: bytes) -> Sealed:
     if not message.startswith(_BEGIN):
         return Sealed(message)
     try:
-        envelope = msgspec.json.decode(message, type=_Envelope)
+        envelope = _DECODER.decode(message)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"the manifest's envelope is not valid: {error}") from error
     if msgspec.json.encode(envelope) != message:

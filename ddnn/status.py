@@ -43,6 +43,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: dict[str, str] = {}
 
 
+#: Made once: see `ddnn.bundle`.
+_DECODER = msgspec.json.Decoder(Status)
+
+
 def encode(status: Status) -> bytes:
     """Status -> JSON."""
     return msgspec.json.encode(status)
@@ -51,6 +55,6 @@ def encode(status: Status) -> bytes:
 def decode(payload: bytes) -> Status | None:
     """JSON -> Status; None if it is not one (or the retained topic was cleared)."""
     try:
-        return msgspec.json.decode(payload, type=Status)
+        return _DECODER.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

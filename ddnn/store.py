@@ -19,6 +19,8 @@ from ddnn.errors import BundleError
 
 MANIFEST = "manifest.json"
 SIGNATURES = "signatures.json"
+#: Made once: see `ddnn.bundle`.
+_SIGNATURES = msgspec.json.Decoder(tuple[Signature, ...])
 
 
 def section_file(role: str) -> str:
@@ -78,7 +80,7 @@ def read_folder(path: Path, roles: Callable[[Manifest], set[str]] | None = None)
 
 def _read_signatures(path: Path) -> tuple[Signature, ...]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=tuple[Signature, ...])
+        return _SIGNATURES.decode(path.read_bytes())
     except FileNotFoundError:
         return ()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -63,6 +63,10 @@ class ReplayStart(msgspec.Struct, frozen=True):
     first_slot: int
 
 
+#: Made once: see `ddnn.bundle`.
+_REPLAY = msgspec.json.Decoder(ReplayStart)
+
+
 def open_source(text: str, camera: int) -> ReplaySource:
     """The source that a setting names.
 
@@ -231,7 +235,7 @@ class DeviceService:
 
     def _on_replay(self, message: Message) -> None:
         try:
-            start = msgspec.json.decode(message.payload, type=ReplayStart)
+            start = _REPLAY.decode(message.payload)
         except msgspec.DecodeError:
             self._agent.counts["malformed"] += 1
             return

@@ -91,6 +91,10 @@ class Recall(msgspec.Struct, frozen=True):
     to_slot: int = 2**63 - 1
 
 
+#: Made once: see `ddnn.bundle`.
+_RECALL = msgspec.json.Decoder(Recall)
+
+
 class Gateway:
     """One site's gateway.
 
@@ -273,7 +277,7 @@ class Gateway:
 
     def _on_recall(self, message: Message, now: float) -> list[Effect]:
         try:
-            recall = msgspec.json.decode(message.payload, type=Recall)
+            recall = _RECALL.decode(message.payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.counts["malformed"] += 1
             return []
