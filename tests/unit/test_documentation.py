@@ -27,6 +27,7 @@ def test_every_topic_is_in_the_protocol():
         topics.decision("<site>"),
         topics.ledger("<site>"),
         topics.manifest("<site>"),
+        topics.active("<site>"),
         topics.replay("<site>"),
     ):
         assert f"`{re.sub('/0$', '/<n>', topic)}`" in text
