@@ -63,7 +63,8 @@ def in_child(folder, work, stop_at):
             if count == stop_at:
                 for path in unsynced:
                     if os.path.exists(path):
-                        os.truncate(path, os.path.getsize(path) // 2)
+                        size = os.path.getsize(path)
+                        os.truncate(path, size // 2 if size > 8 else 0)
                 os._exit(9)
 
         def audit(event, args):
