@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security audit docs bench-sections test-arm64 clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout test-arm64 clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -70,6 +70,12 @@ docs: setup-dev ## write docs/commands.md from the commands' help
 
 bench-sections: setup-dev ## sections beside the float export and torch; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.sections $(if $(DOCS),--write-docs)
+
+test-rollout: setup-dev ## three roll-outs at full frame rate: one good, one refused, one that fails its trial
+	$(BIN)/pytest -s tests/live/test_rollout.py tests/live/test_models.py
+
+bench-rollout: setup-dev ## push 50 kB and 2 MB to NODES=50 nodes on this machine; DOCS=1: into docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.rollout --nodes $(or $(NODES),50) $(if $(DOCS),--write-docs)
 
 test-arm64: setup-dev ## sections on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
 	@scripts/test-arm64 $(BIN)/python

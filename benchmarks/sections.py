@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ import onnxruntime as ort
 import torch
 
 from benchmarks import plain
+from benchmarks.machine import machine
 from ddnn.bundle import (
     Bundle,
     Image,
@@ -301,22 +301,9 @@ def _numbered(arrays: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
     return {f"ours{number}": array for number, array in enumerate(arrays)}
 
 
-def machine() -> dict[str, str | int]:
-    """What it ran on."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
+def versions() -> dict[str, str | int]:
+    """Of the libraries that are compared."""
     return {
-        "processor": model,
-        "cores": os.cpu_count() or 0,
-        "load": f"{os.getloadavg()[0]:.1f}",
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
         "onnxruntime": ort.__version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -388,7 +375,11 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, Any] = {"machine": machine(), "rounds": arguments.rounds, "cases": {}}
+    results: dict[str, Any] = {
+        "machine": machine() | versions(),
+        "rounds": arguments.rounds,
+        "cases": {},
+    }
     for case in cases():
         results["cases"][case.name] = measure(case, arguments.rounds)
         if case.name == "device f=4":

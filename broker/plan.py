@@ -55,6 +55,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         cameras: numbers of its cameras.
         edges: how many edge gateways it has, below its own gateway; 0 but for a bundle of several
             edges.
+        gateway_republishes: whether the gateway may write models, to give a broker back what it
+            has forgotten; else the publisher alone may.
         workers: cloud workers that connect to this broker.
         bridged_sites: sites whose own brokers are bridged to this one.
         broker: this site's broker.
@@ -66,6 +68,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     period_s: Annotated[float, msgspec.Meta(ge=0.001, le=3600.0)] = 0.1
     cameras: tuple[Annotated[int, msgspec.Meta(ge=0, le=31)], ...] = ()
     edges: Annotated[int, msgspec.Meta(ge=0, le=32)] = 0
+    gateway_republishes: bool = False
     workers: tuple[str, ...] = ()
     bridged_sites: tuple[str, ...] = ()
     upstream: Upstream | None = None
@@ -124,7 +127,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for site in self.bridged_sites:
             found += [Identity(site, "bridge"), Identity(site, "dashboard")]
         served = (*([self.site] if self.site else []), *self.bridged_sites)
-        return {identity: access.of(identity, served, edges=self.edges > 0) for identity in found}
+        return {
+            identity: access.of(
+                identity, served, edges=self.edges > 0, models=self.gateway_republishes
+            )
+            for identity in found
+        }
 
 
 def read_plan(folder: Path) -> Plan:

@@ -72,6 +72,11 @@ def render_plan(plan: Plan, folder: Path) -> str:
         lines += [f"site = {json.dumps(plan.site)}", f"period_s = {plan.period_s}"]
         lines += [f"cameras = {list(plan.cameras)}"]
         lines += ["# Edge gateways, for a bundle of several edges.", f"edges = {plan.edges}"]
+        lines += [
+            "# Whether the gateway may write models, to give a broker back what it has forgotten;",
+            "# else the publisher alone may. Nodes take signed models only, if they have keys.",
+            f"gateway_republishes = {str(plan.gateway_republishes).lower()}",
+        ]
     lines += ["# Cloud workers that connect to this broker.", f"workers = {_names(plan.workers)}"]
     if plan.bridged_sites:
         lines += ["# Sites whose own brokers are bridged to this one."]

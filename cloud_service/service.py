@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from cloud_service.worker import Worker
 from ddnn import status, topics
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import NodeSettings, boot_id
+from ddnn.key_files import trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Will
 
@@ -23,6 +25,27 @@ log = logging.getLogger(__name__)
 STATUS_EVERY_S = 30.0
 #: A worker follows at most so many sites: topic names come from the network.
 MAX_SITES = 10_000
+
+
+class _SiteRunner:
+    """One site's bundles in the worker."""
+
+    def __init__(self, worker: Worker, site: str) -> None:
+        self._worker = worker
+        self._site = site
+
+    def stage(self, bundle: Bundle) -> None:
+        self._worker.stage(self._site, bundle)
+
+    def switch(self, bundle: Bundle, from_slot: int) -> None:
+        """The worker answers by tag: to it a slot makes no difference."""
+        self._worker.switch(self._site, bundle)
+
+    def try_out(self, bundle: Bundle | None, every: int) -> None:
+        """What is staged is served anyway."""
+
+    def begun(self, bundle: Bundle) -> None:
+        """Nothing changes for a worker."""
 
 
 class CloudSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,35 +85,52 @@ class CloudService:
     def run(self) -> None:
         """Answer until stopped; then say goodbye."""
         group = self._settings.group
+        self._client.subscribe(topics.active_filter(), self._on_active)
         self._client.subscribe(topics.manifest_filter(), self._on_manifest)
         self._client.subscribe(topics.escalation_filter(group), self._on_escalation)
         self._client.start()
         try:
-            while not self._stop.wait(STATUS_EVERY_S):
-                self._report()
+            next_report = time.monotonic() + STATUS_EVERY_S
+            while not self._stop.wait(1.0):
+                for feed in list(self._feeds.values()):
+                    feed.on_time()
+                if time.monotonic() >= next_report:
+                    next_report = time.monotonic() + STATUS_EVERY_S
+                    self._report()
         finally:
             self._report("offline")
             self._client.stop()
 
     def _on_manifest(self, message: Message) -> None:
-        site = topics.site_of(message.topic)
+        if feed := self._feed(message.topic):
+            feed.on_manifest(message)
+
+    def _on_active(self, message: Message) -> None:
+        if feed := self._feed(message.topic):
+            feed.on_active(message)
+
+    def _feed(self, topic: str) -> ModelFeed | None:
+        site = topics.site_of(topic)
         if site is None:
-            return
+            return None
         feed = self._feeds.get(site)
         if feed is None:
             if len(self._feeds) >= MAX_SITES:
                 self._worker.counts["sites_over_limit"] += 1
-                return
+                return None
             feed = self._feeds[site] = self._follow(site)
-        feed.on_manifest(message)
+        return feed
 
     def _follow(self, site: str) -> ModelFeed:
-        def activate(bundle: Bundle) -> None:
-            self._worker.load(site, bundle)
-
         store = Path(self._settings.store) / site if self._settings.store else None
         feed = ModelFeed(
-            self._client, site, _cloud_role, activate, store=store, changed=self._report
+            self._client,
+            site,
+            _cloud_role,
+            _SiteRunner(self._worker, site),
+            trust_of(self._settings, site, "cloud"),
+            store=store,
+            changed=self._report,
         )
         feed.restore()
         return feed
@@ -110,14 +150,18 @@ class CloudService:
             )
 
     def _status(self, state: str) -> bytes:
+        feeds = list(self._feeds.items())
+        notes = {f"{site}.{n}": text for site, f in feeds for n, text in f.notes().items()}
         return status.encode(
             status.Status(
                 node=self._settings.worker,
                 state="online" if state == "online" else "offline",
                 boot=self._boot,
                 counts=dict(self._worker.counts),
-                sites={s: f.bundle_id for s, f in list(self._feeds.items()) if f.bundle_id},
-                notes=self._client.certificate_note() if state == "online" else {},
+                sites={s: f.bundle_id for s, f in feeds if f.bundle_id},
+                sites_staged={s: f.staged_id for s, f in feeds if f.staged_id},
+                sites_refused={s: f.refused for s, f in feeds if f.refused},
+                notes=notes | self._client.certificate_note() if state == "online" else {},
             )
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,9 +14,6 @@ from ddnn import wire
 from ddnn.bundle import Bundle, SectionInfo
 from ddnn.errors import BundleError, WireError
 from ddnn.wire import Flag, Kind
-
-#: Bundles served per site: the one before is still asked for while a site changes over.
-BUNDLES_PER_SITE = 2
 
 
 class CloudSection(Protocol):
@@ -40,6 +37,34 @@ def onnx_section(info: SectionInfo, data: bytes) -> CloudSection:
     return Section(info, data)
 
 
+class _Served:
+    """One site's cloud sections: the one that runs, the one before, and the one that is ready.
+
+    All three are served, each by its tag: while a site changes over it asks for two of them, and
+    what it asks last before a change is still under way afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.sections: dict[int, CloudSection] = {}
+        self.running: int | None = None
+        self.before: int | None = None
+        self.staged: int | None = None
+
+    def stage(self, tag: int, section: CloudSection) -> None:
+        self.staged = tag
+        self.sections[tag] = section
+        self._keep_three()
+
+    def switch(self, tag: int) -> None:
+        if tag != self.running and tag in self.sections:
+            self.before, self.running, self.staged = self.running, tag, None
+            self._keep_three()
+
+    def _keep_three(self) -> None:
+        kept = {self.running, self.before, self.staged}
+        self.sections = {tag: section for tag, section in self.sections.items() if tag in kept}
+
+
 class Worker:
     """Cloud sections of every site it has heard of, by site and bundle tag.
 
@@ -53,10 +78,19 @@ class Worker:
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._make_section = make_section
-        self._sections: dict[str, OrderedDict[int, CloudSection]] = {}
+        self._sites: dict[str, _Served] = {}
 
     def load(self, site: str, bundle: Bundle) -> None:
-        """Serve `site` with this bundle's cloud section too; the one before is kept.
+        """Serve `site` with this bundle's cloud section from now on; the one before is kept.
+
+        Raises:
+            BundleError: its cloud section cannot be used; the one served stays.
+        """
+        self.stage(site, bundle)
+        self.switch(site, bundle)
+
+    def stage(self, site: str, bundle: Bundle) -> None:
+        """Serve `site` with this bundle's cloud section too.
 
         Raises:
             BundleError: its cloud section cannot be used; the one served stays.
@@ -66,11 +100,13 @@ class Worker:
             raise BundleError("bundle has no cloud section")
         section = self._make_section(info, bundle.sections["cloud"])
         with self._lock:
-            served = self._sections.setdefault(site, OrderedDict())
-            served[bundle.tag] = section
-            served.move_to_end(bundle.tag)
-            while len(served) > BUNDLES_PER_SITE:
-                served.popitem(last=False)
+            self._sites.setdefault(site, _Served()).stage(bundle.tag, section)
+
+    def switch(self, site: str, bundle: Bundle) -> None:
+        """`site` runs this bundle, now or soon; of the others only the one before is kept."""
+        with self._lock:
+            if served := self._sites.get(site):
+                served.switch(bundle.tag)
 
     def answer(self, site: str, payload: bytes) -> bytes | None:
         """The ANSWER to an ESCALATION of `site`, or None when it is not one.
@@ -86,8 +122,8 @@ class Worker:
             self.counts["malformed"] += 1
             return None
         with self._lock:
-            served = self._sections.get(site)
-            section = served.get(frame.tag) if served else None
+            served = self._sites.get(site)
+            section = served.sections.get(frame.tag) if served else None
             if section is None:
                 self.counts["unserved"] += 1
                 return wire.encode(

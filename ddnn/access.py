@@ -74,6 +74,11 @@ class Access(NamedTuple):
     reads: tuple[str, ...]
 
 
+def _models(site: str) -> tuple[str, ...]:
+    """What a node reads to get its bundle."""
+    return topics.manifest(site), topics.section_filter(site), topics.active(site)
+
+
 def device(site: str, camera: int) -> Access:
     """A camera: its own frames and status; its requests, the models."""
     node = f"device-{camera}"
@@ -86,8 +91,7 @@ def device(site: str, camera: int) -> Access:
         ),
         reads=(
             topics.request(site, camera),
-            topics.manifest(site),
-            topics.section_filter(site),
+            *_models(site),
             topics.replay(site),
             topics.check(site, node),
         ),
@@ -111,18 +115,18 @@ def edge_gateway(site: str, edge: int) -> Access:
             topics.features_filter(site),
             topics.edge_request(site, edge),
             topics.status_filter(site),
-            topics.manifest(site),
-            topics.section_filter(site),
+            *_models(site),
             topics.check(site, node),
         ),
     )
 
 
-def gateway(site: str, *, edges: bool = False) -> Access:
-    """The authority of its site; yet it writes no frame, model or setting.
+def gateway(site: str, *, edges: bool = False, models: bool = False) -> Access:
+    """The authority of its site; yet it writes no frame or setting, and says which model runs.
 
     Args:
         edges: whether edge gateways are below it beside cameras.
+        models: whether it may publish models again that its broker has forgotten.
     """
     below = (topics.edge_summary_filter(site), topics.edge_features_filter(site))
     return Access(
@@ -132,6 +136,8 @@ def gateway(site: str, *, edges: bool = False) -> Access:
             topics.escalation(site),
             topics.decision(site),
             topics.ledger(site),
+            topics.active(site),
+            *((topics.manifest(site), topics.section_filter(site)) if models else ()),
             topics.status(site, "gateway"),
             topics.check(site, "gateway"),
         ),
@@ -144,8 +150,7 @@ def gateway(site: str, *, edges: bool = False) -> Access:
             topics.worker_status_filter(),
             topics.settings(site),
             topics.recall(site),
-            topics.manifest(site),
-            topics.section_filter(site),
+            *_models(site),
             topics.check(site, "gateway"),
         ),
     )
@@ -159,8 +164,7 @@ def worker(name: str, sites: Iterable[str]) -> Access:
         writes=(*map(topics.answer, sites), *own),
         reads=(
             *map(topics.escalation, sites),
-            *map(topics.manifest, sites),
-            *map(topics.section_filter, sites),
+            *(topic for site in sites for topic in _models(site)),
             topics.check(CLOUD, name),
         ),
     )
@@ -175,7 +179,7 @@ def publisher(site: str) -> Access:
             topics.check(site, "publisher"),
         ),
         reads=(
-            topics.manifest(site),
+            *_models(site),
             topics.status_filter(site),
             topics.worker_status_filter(),
             topics.check(site, "publisher"),
@@ -191,6 +195,7 @@ def _consumer(site: str) -> tuple[str, ...]:
         topics.status_filter(site),
         topics.worker_status_filter(),
         topics.manifest(site),
+        topics.active(site),
     )
 
 
@@ -223,20 +228,22 @@ def bridge(site: str) -> Access:
             topics.decision(site),
             topics.ledger(site),
             topics.status_filter(site),
-            topics.manifest(site),
-            topics.section_filter(site),
+            *_models(site),
         ),
         reads=(topics.answer(site), topics.worker_status_filter(), topics.recall(site)),
     )
 
 
-def of(identity: Identity, sites: Iterable[str] = (), *, edges: bool = False) -> Access:
+def of(
+    identity: Identity, sites: Iterable[str] = (), *, edges: bool = False, models: bool = False
+) -> Access:
     """What an identity may do.
 
     Args:
         identity: of a node; a broker has none of these rights.
         sites: that a cloud worker serves.
         edges: whether its site has edge gateways.
+        models: whether the gateway may publish models again that its broker has forgotten.
 
     Raises:
         ConfigError: there is no such node.
@@ -248,7 +255,7 @@ def of(identity: Identity, sites: Iterable[str] = (), *, edges: bool = False) ->
     if identity.edge is not None:
         return edge_gateway(identity.site, identity.edge)
     if identity.node == "gateway":
-        return gateway(identity.site, edges=edges)
+        return gateway(identity.site, edges=edges, models=models)
     known = {
         "publisher": publisher,
         "operator": operator,

@@ -33,6 +33,7 @@ Everything here takes bytes and returns values; files are in `ddnn.store`.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import math
 from collections.abc import Mapping
@@ -135,12 +136,36 @@ class ExitInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threshold: Threshold | None = None
 
 
+Moment = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
+
+
+class Terms(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Where and until when a bundle may be taken up; what is left out is not limited.
+
+    Attributes:
+        expires: no node begins to run it afterwards; one that runs it goes on, with a warning.
+        sites: the only sites that may run it.
+        hardware: tier -> machine names as the kernel gives them (`aarch64`, `x86_64`).
+        min_version: oldest version of this program that can run it, `major.minor.patch`.
+    """
+
+    expires: Moment | None = None
+    sites: tuple[str, ...] = ()
+    hardware: dict[Literal["device", "edge", "cloud"], tuple[str, ...]] = {}
+    min_version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+\.\d+$")] | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a node must know of a bundle before it touches a section.
 
+    Fields that came later are absent, not null, where they are not used: the canonical bytes of
+    older manifests, and so their bundle ids, stay what they were.
+
     Attributes:
         edge_scales: of several edges: logit scale of every `local/k` and every `edge/k`; then
-            `exits` holds those of the joins. Unset, and not written, with one edge or none.
+            `exits` holds those of the joins. Not written with one edge or none.
     """
 
     format: Literal[1] = 1
@@ -157,10 +182,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     calibration: Calibration | None = None
     missing: MissingTable | None = None
     training: dict[str, str | int | float | bool | None] = {}
+    terms: Terms | msgspec.UnsetType = msgspec.UNSET
 
     def section(self, role: str) -> SectionInfo | None:
         """The section of that role, or None."""
         return next((s for s in self.sections if s.role == role), None)
+
+
+#: Made here, not at the first message: msgspec 0.22 crashes where two threads meet a type for the
+#: first time at once.
+_DECODER = msgspec.json.Decoder(Manifest)
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One signature of a manifest, as DSSE writes it; `ddnn.signing` makes and checks them."""
+
+    keyid: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    sig: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -170,11 +208,13 @@ class Bundle(msgspec.Struct, frozen=True):
         manifest: the decoded manifest.
         payload: the manifest's canonical bytes.
         sections: role -> ONNX bytes; a node holds only the roles that it runs.
+        signatures: of the manifest; not checked here (`ddnn.trust` does).
     """
 
     manifest: Manifest
     payload: bytes
     sections: dict[str, bytes]
+    signatures: tuple[Signature, ...] = ()
 
     @property
     def bundle_id(self) -> str:
@@ -213,7 +253,7 @@ def decode_manifest(payload: bytes) -> Manifest:
             f"manifest of {len(payload)} bytes is over the limit of {MAX_MANIFEST_BYTES}"
         )
     try:
-        manifest = msgspec.json.decode(payload, type=Manifest)
+        manifest = _DECODER.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"manifest is not valid: {error}") from error
     if encode_manifest(manifest) != payload:
@@ -238,7 +278,10 @@ def check_section(info: SectionInfo, data: bytes) -> bytes:
 
 
 def assemble(
-    payload: bytes, sections: Mapping[str, bytes], roles: set[str] | None = None
+    payload: bytes,
+    sections: Mapping[str, bytes],
+    roles: set[str] | None = None,
+    signatures: tuple[Signature, ...] = (),
 ) -> Bundle:
     """Manifest bytes and section bytes -> Bundle, all checked.
 
@@ -246,6 +289,7 @@ def assemble(
         payload: manifest bytes.
         sections: role -> ONNX bytes.
         roles: the roles needed; None: every role of the manifest.
+        signatures: of the manifest, carried along.
 
     Raises:
         BundleError: invalid manifest, a missing or unlisted section, a wrong hash or size.
@@ -258,7 +302,7 @@ def assemble(
     if unlisted := set(sections) - set(listed):
         raise BundleError(f"section {', '.join(sorted(unlisted))} is not in the manifest")
     checked = {role: check_section(listed[role], data) for role, data in sections.items()}
-    return Bundle(manifest, payload, checked)
+    return Bundle(manifest, payload, checked, signatures)
 
 
 def chunk_count(size_bytes: int) -> int:

@@ -47,7 +47,8 @@ class _Commands(click.Group):
 
 def _unavailable(name: str, module: str) -> click.Command:
     """Stands in for a command whose extra is not installed."""
-    extras = {"gateway": "edge", "publish": "edge", "inspect": "edge", "broker": "demo"}
+    extras = dict.fromkeys(("gateway", "inspect", "keys", "models"), "edge") | {"broker": "demo"}
+    extras |= dict.fromkeys(("publish", "retire", "rollback"), "edge")
     extras |= {"pki": "admin", "site": "admin", "doctor": "device"}
     extra = ({"train": "training", "dataset": "training"} | extras).get(name, name)
 

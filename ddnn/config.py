@@ -61,6 +61,18 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     store: Annotated[
         str, msgspec.Meta(description="Folder for the last good bundle; empty: keep none.")
     ] = ""
+    trusted_keys: Annotated[
+        str,
+        msgspec.Meta(
+            description="File of the keys whose bundles are run; empty: any bundle of a broker "
+            "on this machine, none of another.",
+            extra={"file": True},
+        ),
+    ] = ""
+    allow_unsigned: Annotated[
+        bool,
+        msgspec.Meta(description="Without trusted keys: run bundles of any broker, unsigned too."),
+    ] = False
     log_level: Annotated[
         typing.Literal["debug", "info", "warning", "error"],
         msgspec.Meta(description="debug, info, warning or error."),

@@ -44,6 +44,10 @@ class PublishedDecision(msgspec.Struct, frozen=True, kw_only=True):
     bundle_tag: int
 
 
+#: Made once: see `ddnn.bundle`.
+_DECODER = msgspec.json.Decoder(PublishedDecision)
+
+
 def describe(
     decision: Decision,
     site: str,
@@ -88,6 +92,6 @@ def decode(payload: bytes) -> PublishedDecision:
         WireError: it is not one.
     """
     try:
-        return msgspec.json.decode(payload, type=PublishedDecision)
+        return _DECODER.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a decision: {error}") from error

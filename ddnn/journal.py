@@ -67,6 +67,8 @@ class Kept(msgspec.Struct, frozen=True, tag="k", array_like=True):
 
 
 Record = Accepted | Ended | Sent | Base | Kept
+#: Made once: see `ddnn.bundle`.
+_DECODER: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
 class Read(NamedTuple):
@@ -102,7 +104,7 @@ def read(data: bytes) -> Read:
         if length > MAX_RECORD_BYTES or len(body) < length or zlib.crc32(body) != checksum:
             return Read(records, at, True)
         try:
-            records.append(msgspec.msgpack.decode(body, type=Record))
+            records.append(_DECODER.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return Read(records, at, True)
         at = end + length

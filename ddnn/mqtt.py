@@ -217,11 +217,7 @@ class Client:
         Raises:
             DdnnError: the message is over the broker's packet limit.
         """
-        if self.max_packet is not None and len(payload) + len(topic) + 64 > self.max_packet:
-            raise DdnnError(
-                f"message of {len(payload)} bytes on {topic} is over the broker's packet limit "
-                f"of {self.max_packet}"
-            )
+        self.check_size(topic, payload)
         properties = None
         if response_topic or correlation or expiry_s is not None:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -269,6 +265,18 @@ class Client:
                 self._denied[topic] += 1
         if not is_known:
             log.error("the broker refuses messages on %s: %s; see its access list", topic, reason)
+
+    def check_size(self, topic: str, payload: bytes) -> None:
+        """Refuse what the broker would not take.
+
+        Raises:
+            DdnnError: the message is over the broker's packet limit.
+        """
+        if self.max_packet is not None and len(payload) + len(topic) + 64 > self.max_packet:
+            raise DdnnError(
+                f"message of {len(payload)} bytes on {topic} is over the broker's packet limit "
+                f"of {self.max_packet}"
+            )
 
     def send(self, message: Publish) -> Receipt | None:
         """Send a message, or drop and count it where `message.keep` says that it cannot wait.

@@ -54,6 +54,11 @@ class Place(NamedTuple):
             )
         return cls(edge, "cameras", edges[edge])
 
+    @classmethod
+    def of_cameras(cls, count: int) -> Place:
+        """The site's gateway over cameras 0 to count - 1."""
+        return cls(None, "cameras", tuple(range(count)))
+
     @property
     def has_parent(self) -> bool:
         """Whether it reports to the site's gateway instead of deciding."""

@@ -16,12 +16,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         boot: boot id of this start of the process.
         bundle: id of the running bundle; None: it has none yet and reports nothing.
         version: that bundle's version.
+        staged: id of the bundle that is loaded, tested and ready to run next.
         refused: why the last bundle offered was refused.
+        refused_id: which one that was, where it can be told.
         counts: since this start.
         finished: a replay source has shown all its samples.
-        sites: of a cloud worker: bundle id by site.
-        notes: what a person should know (`clock`, `settings`, `cloud`, `certificate`, `flood`);
-            absent while all is well.
+        sites, sites_staged, sites_refused: of a cloud worker: by site, the id of the bundle that
+            runs and of the one that is ready, and why the last one offered was refused.
+        notes: what a person should know: `clock`, `settings`, `cloud`, `certificate`, `flood`,
+            `trust`, `bundle`, `rollout`; absent while all is well.
     """
 
     node: str
@@ -29,11 +32,19 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     boot: int
     bundle: str | None = None
     version: int | None = None
+    staged: str | None = None
     refused: str | None = None
+    refused_id: str | None = None
     counts: dict[str, int] = {}
     finished: bool = False
     sites: dict[str, str] = {}
+    sites_staged: dict[str, str] = {}
+    sites_refused: dict[str, str] = {}
     notes: dict[str, str] = {}
+
+
+#: Made once: see `ddnn.bundle`.
+_DECODER = msgspec.json.Decoder(Status)
 
 
 def encode(status: Status) -> bytes:
@@ -44,6 +55,6 @@ def encode(status: Status) -> bytes:
 def decode(payload: bytes) -> Status | None:
     """JSON -> Status; None if it is not one (or the retained topic was cleared)."""
     try:
-        return msgspec.json.decode(payload, type=Status)
+        return _DECODER.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -1,21 +1,26 @@
 """Bundles on disk.
 
-A bundle folder holds `manifest.json` and `sections/<role, "/" as "-">.onnx`. A node keeps its
-last good bundle in a `BundleStore`, written so that a loss of power at any moment leaves either
-the old bundle or the new one.
+A bundle folder holds `manifest.json`, `sections/<role, "/" as "-">.onnx`, and `signatures.json` if
+anybody has signed the manifest. A node keeps its last good bundle in a `BundleStore`, written so
+that a loss of power at any moment leaves either the old bundle or the new one.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from ddnn.bundle import Bundle, Manifest, assemble, decode_manifest
+import msgspec
+
+from ddnn.bundle import Bundle, Manifest, Signature, assemble, decode_manifest
 from ddnn.errors import BundleError
 
 MANIFEST = "manifest.json"
+SIGNATURES = "signatures.json"
+#: Made once: see `ddnn.bundle`.
+_SIGNATURES = msgspec.json.Decoder(tuple[Signature, ...])
 
 
 def section_file(role: str) -> str:
@@ -41,6 +46,8 @@ def write_folder(path: Path, bundle: Bundle) -> None:
         (fresh / "sections").mkdir(parents=True)
         for role, data in sorted(bundle.sections.items()):
             _write_durably(fresh / section_file(role), data)
+        if bundle.signatures:
+            _write_durably(fresh / SIGNATURES, msgspec.json.encode(bundle.signatures))
         _write_durably(fresh / MANIFEST, bundle.payload)
         _sync_folder(fresh / "sections")
         _sync_folder(fresh)
@@ -65,16 +72,28 @@ def read_folder(path: Path, roles: Callable[[Manifest], set[str]] | None = None)
         manifest = decode_manifest(payload)
         wanted = roles(manifest) if roles else {info.role for info in manifest.sections}
         sections = {role: (path / section_file(role)).read_bytes() for role in wanted}
+        signatures = _read_signatures(path / SIGNATURES)
     except OSError as error:
         raise BundleError(f"no bundle can be read at {path}: {error}") from error
-    return assemble(payload, sections, wanted)
+    return assemble(payload, sections, wanted, signatures)
+
+
+def _read_signatures(path: Path) -> tuple[Signature, ...]:
+    try:
+        return _SIGNATURES.decode(path.read_bytes())
+    except FileNotFoundError:
+        return ()
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is damaged: {error}") from error
 
 
 class BundleStore:
-    """The last good bundle of one node, kept in a folder of its own.
+    """What one node keeps of one site: its last good bundle, and what it has of the next one.
 
     Two slots, `a` and `b`, and the file `current` that names one of them. A new bundle goes to
-    the other slot and becomes current by one atomic rename.
+    the other slot (`stage`) and becomes current by one atomic rename (`promote`). Chunks on their
+    way to a bundle are in `parts`; they are not synced, since a torn one shows by its length or by
+    the hash of its section, and is fetched again. `activation.json` is a gateway's.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,33 +105,120 @@ class BundleStore:
         Raises:
             BundleError: what is there is damaged.
         """
-        try:
-            slot = (self._folder / "current").read_text().strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise BundleError(f"cannot read {self._folder}: {error}") from error
-        if slot not in ("a", "b"):
-            raise BundleError(f"{self._folder / 'current'} is damaged")
-        return read_folder(self._folder / slot, roles)
+        slot = self._current()
+        return None if slot is None else read_folder(self._folder / slot, roles)
 
-    def save(self, bundle: Bundle) -> None:
-        """Keep `bundle` as the current one.
+    def load_staged(self, roles: Callable[[Manifest], set[str]]) -> Bundle | None:
+        """The bundle that was staged and not yet promoted, or None if there is none (whole)."""
+        try:
+            current = self._current()
+            other = self._folder / _other(current)
+            if not (other / MANIFEST).exists():
+                return None
+            staged = read_folder(other, roles)
+            if current is None:
+                return staged
+            payload = (self._folder / current / MANIFEST).read_bytes()
+        except (BundleError, OSError):
+            return None  # it was being written: it is fetched again
+        return staged if staged.manifest.version > decode_manifest(payload).version else None
+
+    def stage(self, bundle: Bundle) -> None:
+        """Write `bundle` to the slot that is not current.
+
+        Raises:
+            BundleError: it cannot be written; the current one is untouched.
+        """
+        write_folder(self._folder / _other(self._current()), bundle)
+        shutil.rmtree(self._folder / "parts", ignore_errors=True)
+
+    def promote(self, bundle: Bundle) -> None:
+        """Make `bundle` the current one; writes it first where it was not staged.
 
         Raises:
             BundleError: it cannot be written; the bundle kept before stays current.
         """
-        current = self._folder / "current"
+        slot = _other(self._current())
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            old = current.read_text().strip() if current.exists() else "b"
-            slot = "b" if old == "a" else "a"
-            write_folder(self._folder / slot, bundle)
-            _write_durably(self._folder / "current.new", f"{slot}\n".encode())
-            (self._folder / "current.new").rename(current)
-            _sync_folder(self._folder)
+            if _payload(self._folder / slot) != bundle.payload:
+                write_folder(self._folder / slot, bundle)
+            _replace_durably(self._folder / "current", f"{slot}\n".encode())
         except OSError as error:
             raise BundleError(f"cannot keep the bundle in {self._folder}: {error}") from error
+
+    def keep_chunk(self, sha256: str, number: int, data: bytes) -> None:
+        """Keep one chunk of a bundle that is being collected.
+
+        Raises:
+            BundleError: it cannot be written.
+        """
+        path = self._folder / "parts" / f"{sha256}.{number}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        except OSError as error:
+            raise BundleError(f"cannot keep a chunk in {path.parent}: {error}") from error
+
+    def chunk(self, sha256: str, number: int) -> bytes | None:
+        """A chunk kept before, or None."""
+        try:
+            return (self._folder / "parts" / f"{sha256}.{number}").read_bytes()
+        except OSError:
+            return None
+
+    def forget_chunks(self, keep: Collection[str] = ()) -> None:
+        """Remove the chunks of all sections but those with these hashes."""
+        for path in (self._folder / "parts").glob("*"):
+            if path.name.partition(".")[0] not in keep:
+                path.unlink(missing_ok=True)
+
+    def keep_activation(self, payload: bytes) -> None:
+        """Keep the activation record that the gateway is about to publish.
+
+        Raises:
+            BundleError: it cannot be written; the one kept before stays.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _replace_durably(self._folder / "activation.json", payload)
+        except OSError as error:
+            raise BundleError(f"cannot write to {self._folder}: {error}") from error
+
+    def activation(self) -> bytes | None:
+        """The activation record kept last, or None."""
+        try:
+            return (self._folder / "activation.json").read_bytes()
+        except OSError:
+            return None
+
+    def _current(self) -> str | None:
+        try:
+            slot = (self._folder / "current").read_text().strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"cannot read {self._folder}: {error}") from error
+        if slot not in ("a", "b"):
+            raise BundleError(f"{self._folder / 'current'} is damaged")
+        return slot
+
+
+def _other(slot: str | None) -> str:
+    return "b" if slot == "a" else "a"
+
+
+def _payload(folder: Path) -> bytes | None:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _replace_durably(path: Path, data: bytes) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    _write_durably(fresh, data)
+    fresh.replace(path)
+    _sync_folder(path.parent)
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -19,7 +19,7 @@ The last three exist where a site has several edges: its edge gateways are membe
 gateway as cameras are of an edge gateway, which then writes `<site>/q/<n>`.
 
 What people and tools read is JSON under ddnn/<site>/: decision, ledger and ledger/<node> of an
-edge gateway (retained), status/<node> (retained, with a will), model/manifest and
+edge gateway (retained), status/<node> (retained, with a will), model/manifest, model/active and
 model/section/<sha256>/<i> (retained).
 What they write there: settings (retained) and recall, a consumer's request for past decisions.
 check/<node> is a node's own, for `ddnn doctor`. Who may write and read what: ddnn/access.py.
@@ -107,6 +107,10 @@ def status(site: str, node: str) -> str:
 
 def manifest(site: str) -> str:
     return f"ddnn/{site}/model/manifest"
+
+
+def active(site: str) -> str:
+    return f"ddnn/{site}/model/active"
 
 
 def section(site: str, sha256: str, chunk: int) -> str:
@@ -198,6 +202,10 @@ def decision_filter() -> str:
 def escalation_filter(group: str) -> str:
     """Shared among the workers of a group: each escalation reaches one of them."""
     return f"$share/{group}/+/x"
+
+
+def active_filter() -> str:
+    return "ddnn/+/model/active"
 
 
 def manifest_filter() -> str:

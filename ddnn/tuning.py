@@ -30,6 +30,10 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("local_threshold and budget_bytes_s exclude each other")
 
 
+#: Made once: see `ddnn.bundle`.
+_DECODER = msgspec.json.Decoder(Tuning)
+
+
 def decode(payload: bytes) -> Tuning:
     """JSON -> Tuning; an empty payload (a cleared topic) is the bundle's own settings.
 
@@ -41,6 +45,6 @@ def decode(payload: bytes) -> Tuning:
     if len(payload) > MAX_BYTES:
         raise ConfigError(f"settings of {len(payload)} bytes are over the limit of {MAX_BYTES}")
     try:
-        return msgspec.json.decode(payload, type=Tuning)
+        return _DECODER.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"settings are not valid: {error}") from error

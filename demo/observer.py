@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ddnn import status, topics
+from ddnn import activation, status, topics
 from ddnn.bundle import Topology
 from ddnn.decisions import PublishedDecision, decode
 from ddnn.errors import WireError
@@ -39,8 +39,10 @@ class Observer:
         self._new: list[Seen] = []
         self._statuses: dict[str, Status] = {}
         self._ledger: dict[str, int] = {}
+        self._activated = ""
         client.subscribe(topics.decision(site), self._on_decision)
         client.subscribe(topics.ledger(site), self._on_ledger)
+        client.subscribe(topics.active(site), self._on_active)
         client.subscribe(topics.status_filter(site), self._on_status)
         client.subscribe(topics.status_filter("_cloud"), self._on_status)
 
@@ -74,14 +76,15 @@ class Observer:
         return {n: s for n, s in self.statuses.items() if n.startswith("device-")}
 
     def ready(self, site: str, topology: Topology, bundle_id: str) -> bool:
-        """Whether all agents, all gateways and a worker run this bundle."""
+        """Whether all agents, all gateways and a worker run this bundle, and are told to."""
         with self._lock:
             running = [
                 s.node
                 for s in self._statuses.values()
                 if s.state == "online" and bundle_id in (s.bundle, s.sites.get(site))
             ]
-        return len(running) == topology.cameras + 2 + len(edge_gateways(topology))
+            activated = self._activated == bundle_id
+        return activated and len(running) == topology.cameras + 2 + len(edge_gateways(topology))
 
     def _on_decision(self, message: Message) -> None:
         try:
@@ -98,6 +101,10 @@ class Observer:
     def _on_ledger(self, message: Message) -> None:
         with self._lock:
             self._ledger = msgspec.json.decode(message.payload, type=dict[str, int])
+
+    def _on_active(self, message: Message) -> None:
+        with self._lock:
+            self._activated = activation.decode(message.payload).bundle
 
     def _on_status(self, message: Message) -> None:
         report = status.decode(message.payload)

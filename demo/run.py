@@ -14,13 +14,16 @@ from ddnn import topics
 from ddnn.bundle import Bundle
 from ddnn.errors import DdnnError
 from ddnn.evaluate import evaluate
+from ddnn.key_files import write_keys
 from ddnn.mqtt import Client
 from ddnn.place import edge_gateways
+from ddnn.signing import SecretKey
+from ddnn.trust import KeySet, TrustedKey
 from demo.observer import Observer, Seen
 from demo.report import Report, make_report, summary_lines
 from demo.system import System, write_replay
 from training.datasets.base import MultiCameraSet
-from training.publish import publish_bundle
+from training.publish import publish_bundle, signed
 
 SITE = "demo"
 #: Waits are long here, so that a busy machine shows no degraded frame; frames complete early.
@@ -41,6 +44,11 @@ def run_demo(
     _check_fit(samples, bundle)
     replay = folder / "replay.npz"
     write_replay(replay, samples)
+    # A key for this run only: nothing that is worth stealing lies in a checkout.
+    key = SecretKey.new()
+    bundle = signed(bundle, key)
+    trusted = folder / "run" / "trusted-keys.json"
+    write_keys(trusted, KeySet(keys=(TrustedKey(public_key=key.public_key.hex(), name="demo"),)))
     system = System(
         folder / "run",
         replay,
@@ -48,6 +56,7 @@ def run_demo(
         site=SITE,
         period_s=period_s,
         gateway_options=GATEWAY_WAITS,
+        trusted_keys=trusted,
     )
     with system:
         console.print(f"broker      mosquitto on {system.broker.host}:{system.broker.port}")
@@ -59,7 +68,8 @@ def run_demo(
             size = publish_bundle(client, SITE, bundle, 10.0)
             console.print(
                 f"bundle      {bundle.bundle_id[:12]} version {manifest.version}: "
-                f"{len(bundle.sections)} sections, {size} bytes, retained"
+                f"{len(bundle.sections)} sections, {size} bytes, retained, "
+                f"signed by key {key.key_id}"
             )
             system.start_services()
             system.wait_until(

@@ -29,6 +29,7 @@ class System:
             agents are told to allow that.
         site, period_s: of the site.
         gateway_options: further options of `ddnn gateway`.
+        trusted_keys: file of the keys whose bundles are run; None: any bundle is.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class System:
         site: str = "demo",
         period_s: float = 0.1,
         gateway_options: tuple[str, ...] = (),
+        trusted_keys: Path | None = None,
     ) -> None:
         self.site = site
         self.folder = folder
@@ -49,6 +51,7 @@ class System:
         self._topology = topology
         self._common = ("--site", site, "--period-s", str(period_s))
         self._gateway_options = gateway_options
+        self._trust = ("--trusted-keys", str(trusted_keys)) if trusted_keys else ()
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +98,7 @@ class System:
         address = ("--broker", self.broker.host, "--port", str(self.broker.port))
         store = ("--store", str(self.folder / "stores" / name))
         self.children[name] = start_child(
-            [sys.executable, "-m", "ddnn", *args, *address, *store],
+            [sys.executable, "-m", "ddnn", *args, *address, *store, *self._trust],
             {"OMP_NUM_THREADS": "1"},
             self.folder / f"{name}.log",
         )

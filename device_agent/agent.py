@@ -3,6 +3,9 @@
 The device section makes scores and packed features of one view in one call. The scores leave at
 once as a SUMMARY; the features stay in a ring of the last slots and leave only on REQUEST.
 
+A bundle is loaded next to the one that runs (`stage`) and takes over at a slot (`switch`): views of
+earlier slots still go to the one before, and so do requests for them, by the tag that they carry.
+
 A bundle may leave everything to the cloud: then a device's features are the picture itself, and a
 SUMMARY says no more than that there is one. Such a bundle is refused unless the device's owner has
 allowed pictures to leave it.
@@ -44,6 +47,20 @@ def onnx_section(info: SectionInfo, data: bytes) -> DeviceSection:
     return Section(info, data)
 
 
+class _Loaded:
+    """One bundle's section, and the features that it made, by slot."""
+
+    def __init__(
+        self, section: DeviceSection, bundle_tag: int, info: SectionInfo, ring_slots: int
+    ) -> None:
+        feature_bytes = next(t.shape[0] for t in info.outputs if t.name == "features")
+        self.section = section
+        self.tag = bundle_tag
+        self.view: tuple[int, ...] = info.inputs[0].shape
+        self.ring = np.zeros((ring_slots, feature_bytes), np.uint8)
+        self.ring_slot = np.full(ring_slots, -1, np.int64)
+
+
 class Agent:
     """One camera's agent. Its methods may be called from several threads.
 
@@ -72,18 +89,30 @@ class Agent:
         self._lock = threading.Lock()
         self._make_section = make_section
         self._send_images = send_images
-        self._section: DeviceSection | None = None
-        self._tag = 0
-        self._view: tuple[int, ...] = ()
-        self._ring = np.zeros((0, 0), np.uint8)
-        self._ring_slot = np.zeros(0, np.int64)
+        self._running: _Loaded | None = None
+        self._before: _Loaded | None = None
+        self._staged: _Loaded | None = None
+        self._from_slot: int | None = None
+        self._since = 0
+        self._try_every = 0
 
     def load(self, bundle: Bundle) -> None:
-        """Run this bundle from the next view on; the ring starts empty.
+        """Run this bundle from the next view on.
 
         Raises:
             BundleError: its section cannot be used, or it sends pictures and may not; the one
                 running stays.
+        """
+        self.stage(bundle)
+        self.switch(bundle, 0)
+        self.begun(bundle)
+
+    def stage(self, bundle: Bundle) -> None:
+        """Load this bundle's section next to the one that runs.
+
+        Raises:
+            BundleError: it cannot be used, or it sends pictures and may not; everything stays as
+                it is.
         """
         if bundle.manifest.topology.sends_images and not self._send_images:
             raise BundleError(
@@ -94,11 +123,28 @@ class Agent:
         if info is None:
             raise BundleError(f"bundle has no section {self.role} for this camera")
         section = self._make_section(info, bundle.sections[self.role])
-        feature_bytes = next(t.shape[0] for t in info.outputs if t.name == "features")
         with self._lock:
-            self._section, self._tag, self._view = section, bundle.tag, info.inputs[0].shape
-            self._ring = np.zeros((self._ring_slots, feature_bytes), np.uint8)
-            self._ring_slot = np.full(self._ring_slots, -1, np.int64)
+            self._staged = _Loaded(section, bundle.tag, info, self._ring_slots)
+            self._from_slot = None
+            self._try_every = 0
+
+    def try_out(self, bundle: Bundle | None, every: int) -> None:
+        """Make summaries with the staged bundle too, of slots that `every` divides; None: none."""
+        with self._lock:
+            self._try_every = every if bundle is not None else 0
+
+    def switch(self, bundle: Bundle, from_slot: int) -> None:
+        """Run the staged bundle for views of slots from `from_slot` on."""
+        with self._lock:
+            if self._staged is None or self._staged.tag != bundle.tag:
+                return  # it runs already
+            self._from_slot = from_slot
+
+    def begun(self, bundle: Bundle) -> None:
+        """The slot of the switch has come, whether or not there was a view of it."""
+        with self._lock:
+            if self._staged is not None and self._staged.tag == bundle.tag:
+                self._take_over()
 
     @property
     def boot(self) -> int:
@@ -109,7 +155,9 @@ class Agent:
         """Forget all views and go on as another boot: slot numbers begin a new life."""
         with self._lock:
             self._boot = (self._boot + 1) % 2**16
-            self._ring_slot[:] = -1
+            for loaded in (self._running, self._before, self._staged):
+                if loaded:
+                    loaded.ring_slot[:] = -1
 
     def view(self, slot: int, image: Image | None) -> bytes | None:
         """The SUMMARY of this slot's view; None image: an absent one.
@@ -118,23 +166,49 @@ class Agent:
             The message, or None when there is no bundle yet or the view does not fit it.
         """
         with self._lock:
-            if self._section is None:
+            if self._from_slot is not None and slot >= self._from_slot and self._staged:
+                self._take_over()
+            loaded = self._running
+            if self._before and slot < self._since:
+                loaded = self._before  # a view that was begun before the switch
+            if loaded is None:
                 self.counts["views_without_bundle"] += 1
                 return None
             if image is None:
                 self.counts["absent"] += 1
-                return wire.encode(
-                    Kind.SUMMARY, tag=self._tag, boot=self._boot, slot=slot, flags=Flag.ABSENT
-                )
-            if image.shape != self._view:
+            elif image.shape != loaded.view:
                 self.counts["views_of_wrong_size"] += 1
                 return None
-            *scores, features = self._section.run_one(image)
-            place = slot % self._ring_slots
-            self._ring[place] = features
-            self._ring_slot[place] = slot
-            body = scores[0].tobytes() if scores else b""
-            return wire.encode(Kind.SUMMARY, tag=self._tag, boot=self._boot, slot=slot, body=body)
+            if self._before and slot - int(self._before.ring_slot.max()) > self._ring_slots:
+                self._before = None  # what it remembers has left the ring by now
+            return self._summary(loaded, slot, image)
+
+    def shadow(self, slot: int, image: Image | None) -> bytes | None:
+        """The SUMMARY of the same view by the staged bundle, where that is on trial; else None."""
+        with self._lock:
+            staged = self._staged
+            if staged is None or not self._try_every or slot % self._try_every:
+                return None
+            if image is not None and image.shape != staged.view:
+                return None
+            self.counts["shadows"] += 1
+            return self._summary(staged, slot, image)
+
+    def _summary(self, loaded: _Loaded, slot: int, image: Image | None) -> bytes:
+        tag, boot = loaded.tag, self._boot
+        if image is None:
+            return wire.encode(Kind.SUMMARY, tag=tag, boot=boot, slot=slot, flags=Flag.ABSENT)
+        *scores, features = loaded.section.run_one(image)
+        place = slot % self._ring_slots
+        loaded.ring[place] = features
+        loaded.ring_slot[place] = slot
+        body = scores[0].tobytes() if scores else b""
+        return wire.encode(Kind.SUMMARY, tag=tag, boot=boot, slot=slot, body=body)
+
+    def _take_over(self) -> None:
+        """The staged bundle runs from now on."""
+        self._before, self._running, self._staged = self._running, self._staged, None
+        self._since, self._from_slot = self._from_slot or 0, None
 
     def features(self, request: Frame, near: int) -> bytes | None:
         """The FEATURES message that a REQUEST asks for.
@@ -148,21 +222,23 @@ class Agent:
             The message, or None when the request is not one or is of another bundle.
         """
         with self._lock:
-            if request.kind is not Kind.REQUEST or request.tag != self._tag or not len(self._ring):
+            loaded = next(
+                (
+                    one
+                    for one in (self._running, self._before, self._staged)
+                    if one and one.tag == request.tag
+                ),
+                None,
+            )
+            if request.kind is not Kind.REQUEST or loaded is None:
                 self.counts["requests_refused"] += 1
                 return None
+            tag, boot = loaded.tag, self._boot
             slot = wire.unwrap_slot(request.slot, near)
             place = slot % self._ring_slots
-            if self._ring_slot[place] != slot:
+            if loaded.ring_slot[place] != slot:
                 self.counts["requests_too_late"] += 1
-                return wire.encode(
-                    Kind.FEATURES, tag=self._tag, boot=self._boot, slot=slot, flags=Flag.ABSENT
-                )
+                return wire.encode(Kind.FEATURES, tag=tag, boot=boot, slot=slot, flags=Flag.ABSENT)
             self.counts["features_sent"] += 1
-            return wire.encode(
-                Kind.FEATURES,
-                tag=self._tag,
-                boot=self._boot,
-                slot=slot,
-                body=self._ring[place].tobytes(),
-            )
+            body = loaded.ring[place].tobytes()
+            return wire.encode(Kind.FEATURES, tag=tag, boot=boot, slot=slot, body=body)

@@ -110,6 +110,12 @@ class Camera:
             self._recent.popleft()
         return sent + self.on_time(now)
 
+    def shadow(self, summary: bytes | None) -> list[Publish]:
+        """The summary of a bundle on trial: sent now or not at all."""
+        if summary is None or not self.connected:
+            return []
+        return [Publish(self._topic, summary)]
+
     def on_request(self, message: Message, wall: float) -> list[Publish]:
         """The gateway asks for features. May be called while a view is taken."""
         try:

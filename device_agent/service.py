@@ -11,9 +11,10 @@ from typing import Annotated
 import msgspec
 
 from ddnn import status, topics
-from ddnn.bundle import Bundle, Manifest
+from ddnn.bundle import Manifest
 from ddnn.config import SiteSettings, boot_id
 from ddnn.errors import ConfigError
+from ddnn.key_files import trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
 from device_agent.agent import Agent
@@ -72,6 +73,10 @@ class ReplayStart(msgspec.Struct, frozen=True):
     """Retained on `ddnn/<site>/replay`: all replaying agents begin at this slot."""
 
     first_slot: int
+
+
+#: Made once: see `ddnn.bundle`.
+_REPLAY = msgspec.json.Decoder(ReplayStart)
 
 
 def open_source(text: str, camera: int) -> ReplaySource:
@@ -136,7 +141,9 @@ class DeviceService:
             self._client,
             settings.site,
             self._roles,
-            self._activate,
+            self._agent,
+            trust_of(settings, settings.site, "device"),
+            period_s=settings.period_s,
             store=Path(settings.store) if settings.store else None,
             changed=self._report,
         )
@@ -182,10 +189,14 @@ class DeviceService:
                 slot = self._camera.begin(time.time(), time.monotonic())
             if self._source.exhausted(slot):
                 break
-            summary = self._agent.view(slot, self._source.read(slot))
+            image = self._source.read(slot)
+            summary = self._agent.view(slot, image)
             with self._lock:
                 now = time.monotonic()
                 self._send(self._camera.finish(slot, summary, time.time(), now))
+            shadow = self._agent.shadow(slot, image)
+            with self._lock:
+                self._send(self._camera.shadow(shadow))
             self._look_after(now)
         # The last slots may still be asked for: count what answering them costs as well.
         until = time.monotonic() + 2.0
@@ -202,7 +213,8 @@ class DeviceService:
         self._look_after(now)
 
     def _look_after(self, now: float) -> None:
-        """Hear of acknowledgements; report from time to time."""
+        """Hear of acknowledgements; change over to the next bundle; report from time to time."""
+        self._models.on_time()
         with self._lock:
             for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
                 del self._receipts[slot]
@@ -232,16 +244,13 @@ class DeviceService:
     def _roles(self, manifest: Manifest) -> set[str]:
         return {self._agent.role}
 
-    def _activate(self, bundle: Bundle) -> None:
-        self._agent.load(bundle)
-
     def _on_request(self, message: Message) -> None:
         for answer in self._camera.on_request(message, time.time()):
             self._client.send(answer)
 
     def _on_replay(self, message: Message) -> None:
         try:
-            start = msgspec.json.decode(message.payload, type=ReplayStart)
+            start = _REPLAY.decode(message.payload)
         except msgspec.DecodeError:
             self._agent.counts["malformed"] += 1
             return
@@ -264,10 +273,14 @@ class DeviceService:
             boot=self._agent.boot,
             bundle=self._models.bundle_id,
             version=self._models.version,
+            staged=self._models.staged_id,
             refused=self._models.refused,
+            refused_id=self._models.refused_id,
             counts=counts,
             finished=self._finished,
-            notes=({"clock": clock} if clock else {}) | self._client.certificate_note(),
+            notes=({"clock": clock} if clock else {})
+            | self._models.notes()
+            | self._client.certificate_note(),
         )
         topic = topics.status(self._settings.site, self._node)
         info = self._client.send(Publish(topic, status.encode(report), qos=1, retain=True))

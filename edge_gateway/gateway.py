@@ -12,11 +12,15 @@ What survives kill -9 is `ddnn.journal.Memory`. After a restart the frames of sl
 ended are fed to the engine again (`activate`), and decisions that the broker had not acknowledged
 are published again, byte for byte. A slot that has ended is never opened again, over restarts and
 changes of bundle: (site, slot) is the consumer's key.
+
+While the site changes to another bundle there are two engines, each with slots of its own
+(`edge_gateway.engines`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -48,6 +52,8 @@ from ddnn.tier import (
     TierConfig,
 )
 from ddnn.wire import Flag, Frame, Kind
+from edge_gateway.engines import Engine, Engines
+from edge_gateway.trial import Trial, TrialRules
 from edge_gateway.upward import upward
 
 #: Cloud workers whose availability is remembered: names come from the network.
@@ -93,6 +99,10 @@ class Recall(msgspec.Struct, frozen=True):
     to_slot: int = 2**63 - 1
 
 
+#: Made once: see `ddnn.bundle`.
+_RECALL = msgspec.json.Decoder(Recall)
+
+
 class Gateway:
     """One site's gateway.
 
@@ -114,7 +124,8 @@ class Gateway:
         self.counts: Counter[str] = Counter()
         self.clock = ClockMonitor()
         self.breaker = Breaker()
-        self.tier: Tier | None = None
+        self.engines = Engines()
+        self.trial: Trial | None = None
         self.settings_refused: str | None = None
         self.connected = False
         self._window = max(1, round(rules.window_s / rules.period_s))
@@ -125,17 +136,19 @@ class Gateway:
         self.outbox = Outbox(
             max_bytes=rules.outbox_bytes, max_age_s=rules.outbox_age_s, counts=self.counts
         )
-        self.place = Place(None, "cameras", ())
-        self._classes: tuple[str, ...] = ()
-        self._curve: Curve | None = None
         self._tuning = tuning.Tuning()
         self._budget: TrafficBudget | None = None
         self._received_bytes = 0
-        self._up: dict[str, bool] = {}
+        self._reports: dict[str, tuple[bool, str | None, str | None]] = {}
         self._workers: dict[str, bool] = {}
         self._next_recall = 0.0
-        self._restored = False
         self._read(journal, now)
+
+    @property
+    def tier(self) -> Tier | None:
+        """The newest bundle's engine."""
+        newest = self.engines.newest
+        return newest.tier if newest else None
 
     # -- messages --------------------------------------------------------------------------
 
@@ -171,48 +184,82 @@ class Gateway:
         if number is None:
             self.counts["malformed"] += 1
             return []
-        edges = message.topic[len(self.rules.site) + 1] in "SF"
-        member = self.place.member(number)
-        if member is None or edges != (self.place.kind == "edges"):
+        if slot in self._waiting:  # of a bundle that is not here yet after a restart
+            self.counts["wrong_tag"] += 1
+            return []
+        on_trial = self._is_on_trial(frame)
+        member = self._member(message.topic, number, slot, on_trial=on_trial)
+        if member is None:
             self.counts["unknown_member"] += 1
             return []
         self._received_bytes += len(message.payload)
+        if on_trial:
+            return self._feed_trial(member, slot, frame, now)
         return self._feed(member, slot, frame, message.payload, now)
+
+    def _member(self, topic: str, number: int, slot: int, *, on_trial: bool) -> int | None:
+        """Index of the node that wrote a frame, among the members of the slot's engine."""
+        engine = self.engines.of(slot)
+        place = self.trial.place if on_trial and self.trial else engine.place if engine else None
+        is_edge = topic[len(self.rules.site) + 1] in "SF"
+        if place is None or is_edge != (place.kind == "edges"):
+            return None
+        return place.member(number)
 
     def _feed(
         self, member: int, slot: int, frame: Frame, payload: bytes, now: float
     ) -> list[Effect]:
-        assert self.tier is not None
-        accepted = self.tier.counts["accepted"]
+        engine = self.engines.of(slot)
+        assert engine is not None
+        tier = engine.tier
+        accepted = tier.counts["accepted"]
         if frame.kind is Kind.SUMMARY:
-            actions = self.tier.on_summary(member, slot, frame, now)
+            actions = tier.on_summary(member, slot, frame, now)
         else:
-            actions = self.tier.on_features(member, slot, frame, now)
+            actions = tier.on_features(member, slot, frame, now)
         effects: list[Effect] = []
-        if self.tier.counts["accepted"] != accepted:
+        if tier.counts["accepted"] != accepted:
+            engine.highest = max(engine.highest, slot)
             effects = self._remember(Accepted(slot, member, payload))
-        return effects + self._carry_out(actions, now)
+        return effects + self._carry_out(engine, actions, now)
+
+    def _is_on_trial(self, frame: Frame) -> bool:
+        return self.trial is not None and frame.tag == self.trial.tier.sections.tag
+
+    def _feed_trial(self, member: int, slot: int, frame: Frame, now: float) -> list[Effect]:
+        assert self.trial is not None
+        tier = self.trial.tier
+        on_frame = tier.on_summary if frame.kind is Kind.SUMMARY else tier.on_features
+        return self._carry_out_trial(on_frame(member, slot, frame, now))
 
     def _on_parent_request(self, message: Message, now: float, wall: float) -> list[Effect]:
         received = self._decode(message, wall)
-        if received is None or self.tier is None or not self.place.has_parent:
+        if received is None:
             return []
         frame, slot = received
-        if frame.kind is not Kind.REQUEST or frame.tag != self.tier.sections.tag:
+        engine = self.engines.of(slot)
+        if engine is None or not engine.place.has_parent:
+            return []
+        if frame.kind is not Kind.REQUEST or frame.tag != engine.tier.sections.tag:
             self.counts["requests_refused"] += 1
             return []
-        return self._carry_out(self.tier.on_parent_request(slot, now), now)
+        return self._carry_out(engine, engine.tier.on_parent_request(slot, now), now)
 
     def _on_answer(self, message: Message, now: float, wall: float) -> list[Effect]:
         received = self._decode(message, wall)
-        if received is None or self.tier is None:
+        if received is None:
             return []
         frame, slot = received
         # An answer to the process before this one, or to somebody else's question.
         if frame.boot != self.boot or message.correlation != correlation(slot):
             self.counts["foreign_answers"] += 1
             return []
-        return self._carry_out(self.tier.on_answer(slot, frame, now), now)
+        if self.trial is not None and self._is_on_trial(frame):
+            return self._carry_out_trial(self.trial.tier.on_answer(slot, frame, now))
+        engine = self.engines.of(slot)
+        if engine is None:
+            return []
+        return self._carry_out(engine, engine.tier.on_answer(slot, frame, now), now)
 
     def _on_status(self, message: Message, now: float) -> list[Effect]:
         report = status.decode(message.payload)
@@ -220,18 +267,37 @@ class Gateway:
         if report is None or message.topic != topics.status(self.rules.site, report.node):
             return []
         # Numbers are short, so that no more than 20000 names are remembered.
-        number = topics.member_of(report.node.replace("-", "/"))
-        if number is None or report.node not in (f"device-{number}", gateway_node(number)):
+        node = report.node
+        number = topics.member_of(node.replace("-", "/"))
+        if number is None or node not in (f"device-{number}", gateway_node(number)):
             return []
-        # A node without a bundle is there but cannot report: not worth waiting for.
-        up = report.state == "online" and report.bundle is not None
-        if self._up.get(report.node) == up:
+        said = (report.state == "online", report.bundle, report.staged)
+        if self._reports.get(node) == said:
             return []
-        self._up[report.node] = up
-        member = self.place.member(number)
-        if self.tier is None or member is None or self.place.node(member) != report.node:
-            return []
-        return self._carry_out(self.tier.on_member(member, up, now), now)
+        self._reports[node] = said
+        return [effect for engine in list(self.engines.all) for effect in self._tell(engine, now)]
+
+    def _tell(self, engine: Engine, now: float) -> list[Effect]:
+        """Tell an engine who of its members is worth waiting for."""
+        effects: list[Effect] = []
+        for member in range(len(engine.place.numbers)):
+            if engine.place.node(member) in self._reports:
+                up = self._is_up(engine, member)
+                effects += self._carry_out(engine, engine.tier.on_member(member, up, now), now)
+        return effects
+
+    def _is_up(self, engine: Engine, member: int) -> bool:
+        """Whether `member` is worth waiting for in this engine's slots.
+
+        A node without this bundle is there but its frames do not count. For slots before a
+        switch a node that has gone on to the next bundle still answers.
+        """
+        online, *bundles = self._reports[engine.place.node(member)]
+        if engine is not self.engines.newest:
+            return online
+        if not engine.bundle_id:
+            return online and bundles[0] is not None
+        return online and engine.bundle_id in bundles
 
     def _on_worker(self, message: Message, now: float) -> list[Effect]:
         report = status.decode(message.payload)
@@ -248,14 +314,14 @@ class Gateway:
             self.breaker.probe_now(now)
         elif not any(self._workers.values()):
             self.breaker.trip(now)
-        elif self.tier:
+        else:
             # It may have taken escalations with it; the others are there to answer them.
-            return self._carry_out(self.tier.escalate_again(), now)
+            return self._of_all(lambda tier: tier.escalate_again(), now)
         return []
 
     def _on_recall(self, message: Message, now: float) -> list[Effect]:
         try:
-            recall = msgspec.json.decode(message.payload, type=Recall)
+            recall = _RECALL.decode(message.payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.counts["malformed"] += 1
             return []
@@ -291,23 +357,26 @@ class Gateway:
     def on_time(self, now: float, wall: float) -> list[Effect]:
         """Deadlines, the traffic budget, and what has waited for the broker too long."""
         self.clock.look(wall, now)
-        effects: list[Effect] = []
-        if self.tier:
-            effects += self._carry_out(self.tier.on_time(now), now)
-            if self._budget:
-                frames = self.memory.counts["opened"]
-                self.tier.thresholds["local"] = self._budget.received(
-                    self._received_bytes, frames, now
-                )
-        elif not self._restored:
+        effects = self._of_all(lambda tier: tier.on_time(now), now)
+        if self.trial is not None:
+            effects += self._carry_out_trial(self.trial.tier.on_time(now))
+        if self.tier and self._budget:
+            frames = self.memory.counts["opened"]
+            self.tier.thresholds["local"] = self._budget.received(self._received_bytes, frames, now)
+        if self._waiting:
             effects += self._expire_waiting(wall)
+        for engine in self.engines.done(int(wall / self.rules.period_s) - self._window):
+            self._count_engine(engine)
         for slot in self.outbox.expire(now):
             effects += self._remember(Sent(slot))
         return effects
 
     def next_deadline(self) -> float | None:
         """When `on_time` has a slot to move on, or None."""
-        return self.tier.next_deadline() if self.tier else None
+        deadlines = [self.engines.next_deadline()]
+        if self.trial is not None:
+            deadlines.append(self.trial.tier.next_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
 
     def on_connected(self, now: float) -> list[Effect]:
         """The broker is there (again): hand over the decisions that wait for it."""
@@ -329,9 +398,17 @@ class Gateway:
         """The client could not take the decision of `slot`: it waits for the next chance."""
         self.outbox.give_back(slot)
 
+    def hears(self) -> dict[str, tuple[str, str]]:
+        """Topics of summaries and features, by node, of all members of what runs here."""
+        places = [engine.place for engine in self.engines.all]
+        places += [self.trial.place] if self.trial else []
+        return {
+            node: pair for place in places for node, pair in place.hears(self.rules.site).items()
+        }
+
     def close(self, reason: str, now: float) -> list[Effect]:
         """End every open slot (shutdown)."""
-        return self._carry_out(self.tier.close(reason, now), now) if self.tier else []
+        return self._of_all(lambda tier: tier.close(reason, now), now)
 
     # -- bundle and settings ---------------------------------------------------------------
 
@@ -343,37 +420,72 @@ class Gateway:
         wall: float,
         curve: Curve | None = None,
         place: Place | None = None,
+        *,
+        bundle_id: str = "",
+        from_slot: int = 0,
     ) -> list[Effect]:
-        """Run this bundle's sections from now on; what is open is ended with the old ones.
+        """Run this bundle's sections for slots from `from_slot` on.
+
+        Slots before it, and those that have begun, end with the sections that they began with.
 
         Args:
             curve: for a traffic budget.
             place: whose sections these are; None: the site's, over cameras 0 to M - 1.
         """
-        effects = self.close("bundle_change", now)
-        self._count_engine()
-        self.place = place or Place(None, "cameras", tuple(range(sections.members)))
+        effects: list[Effect] = []
+        if len(self.engines.all) > 1:
+            oldest = self.engines.all[0]
+            effects += self._carry_out(oldest, oldest.tier.close("bundle_change", now), now)
+            self.engines.all.remove(oldest)
+            self._count_engine(oldest)
+        place = place or Place.of_cameras(sections.members)
         config = self._tier_config
-        if self.place.has_parent:
+        if place.has_parent:
             config = config.below_a_parent()
-        elif self.place.kind == "edges":
+        elif place.kind == "edges":
             config = config.above_nodes()
-        self.tier = Tier(
+        tier = Tier(
             sections,
             config,
             breaker=self.breaker,
             closed=self.memory.closed.copy(),
-            has_parent=self.place.has_parent,
+            has_parent=place.has_parent,
         )
-        self._classes, self._curve = classes, curve
-        for member in range(len(self.place.numbers)):
-            if (up := self._up.get(self.place.node(member))) is not None:
-                self.tier.on_member(member, up, now)
+        engine = Engine(tier, place, bundle_id, classes, curve, from_slot)
+        self.engines.add(engine)
+        for each in self.engines.all:
+            effects += self._tell(each, now)
         self._tune(self._tuning)
-        if not self._restored:
-            self._restored = True
-            effects += self._feed_again(now, wall)
-        return effects
+        return effects + self._feed_again(engine, now, wall)
+
+    def move_switch(self, bundle_id: str, from_slot: int) -> bool:
+        """Set the first slot of the newest bundle anew, unless a frame of it has come.
+
+        Returns:
+            Whether `bundle_id` is the newest one here.
+        """
+        newest = self.engines.newest
+        if newest is None or newest.bundle_id != bundle_id:
+            return False
+        if newest.highest < 0:
+            self.engines.move(from_slot)
+        return True
+
+    def begin_trial(
+        self,
+        bundle_id: str,
+        sections: NodeSections,
+        rules: TrialRules,
+        place: Place | None = None,
+    ) -> None:
+        """Run a staged bundle's sections in shadow; a trial of the same bundle goes on."""
+        if self.trial is None or self.trial.bundle_id != bundle_id:
+            place = place or Place.of_cameras(sections.members)
+            self.trial = Trial(bundle_id, sections, rules, self._tier_config, place)
+
+    def end_trial(self) -> None:
+        """No bundle is on trial any more."""
+        self.trial = None
 
     def _on_settings(self, message: Message) -> list[Effect]:
         try:
@@ -390,23 +502,25 @@ class Gateway:
         Raises:
             ConfigError: they are outside what this bundle was calibrated for.
         """
-        if self.tier is None:
+        newest = self.engines.newest
+        if newest is None:
             self._tuning = wanted
             return
-        thresholds: dict[ExitName, float] = dict(self.tier.sections.thresholds)
+        sections = newest.tier.sections
+        thresholds: dict[ExitName, float] = dict(sections.thresholds)
         budget = None
         try:
             if wanted.local_threshold is not None:
-                thresholds["local"] = self._calibrated("local", wanted.local_threshold)
+                thresholds["local"] = self._calibrated(newest, "local", wanted.local_threshold)
             if wanted.edge_threshold is not None:
-                thresholds["edge"] = self._calibrated("edge", wanted.edge_threshold)
+                thresholds["edge"] = self._calibrated(newest, "edge", wanted.edge_threshold)
             if wanted.budget_bytes_s is not None:
-                if self.place.kind == "edges":
+                if newest.place.kind == "edges":
                     raise ConfigError("this gateway hears edge gateways, not what cameras send")
-                if self._curve is None:
+                if newest.curve is None:
                     raise ConfigError("the running bundle has no curve to keep a budget with")
                 budget = TrafficBudget(
-                    self._curve, wanted.budget_bytes_s, 1.0 / self.rules.period_s
+                    newest.curve, wanted.budget_bytes_s, 1.0 / self.rules.period_s
                 )
                 thresholds["local"] = budget.threshold
         except ConfigError as error:
@@ -414,16 +528,15 @@ class Gateway:
                 raise
             # Settings that fitted the bundle before do not fit this one: its own are used.
             self.settings_refused = str(error)
-            thresholds, budget = dict(self.tier.sections.thresholds), None
+            thresholds, budget = dict(sections.thresholds), None
         self._tuning, self._budget = wanted, budget
-        self.tier.thresholds = thresholds
+        newest.tier.thresholds = thresholds
 
-    def _calibrated(self, name: ExitName, threshold: float) -> float:
-        assert self.tier is not None
-        if name not in self.tier.sections.thresholds:
+    def _calibrated(self, engine: Engine, name: ExitName, threshold: float) -> float:
+        if name not in engine.tier.sections.thresholds:
             raise ConfigError(f"the running bundle has no {name} exit with a threshold")
-        if name == "local" and self._curve is not None:
-            lowest, highest = self._curve.lowest, self._curve.highest
+        if name == "local" and engine.curve is not None:
+            lowest, highest = engine.curve.lowest, engine.curve.highest
             if not lowest <= threshold <= highest:
                 raise ConfigError(
                     f"local_threshold {threshold:g} is outside the calibrated range "
@@ -433,43 +546,64 @@ class Gateway:
 
     # -- actions -----------------------------------------------------------------------------
 
-    def _carry_out(self, actions: list[Action], now: float) -> list[Effect]:
+    def _of_all(self, call: Callable[[Tier], list[Action]], now: float) -> list[Effect]:
+        """Effects of the same call to every engine."""
+        return [
+            effect
+            for engine in list(self.engines.all)
+            for effect in self._carry_out(engine, call(engine.tier), now)
+        ]
+
+    def _carry_out(self, engine: Engine, actions: list[Action], now: float) -> list[Effect]:
         effects: list[Effect] = []
         for action in actions:
             match action:
                 case Decision():
-                    effects += self._end_decided(action, now)
+                    effects += self._end_decided(engine, action, now)
                 case Expired():
+                    if self.trial is not None:
+                        self.trial.real(action.slot, None)
                     ended = ("expired", f"expired.{action.reason}")
                     effects += self._remember(Ended(action.slot, ended))
-                case Request():
-                    payload = self._encode(Kind.REQUEST, action.slot)
-                    topic = self.place.request(self.rules.site, action.member)
-                    effects.append(Publish(topic, payload, qos=1))
+                case Request() | Escalate():
+                    effects.append(self._ask(engine.tier, engine.place, action))
                 case Report() | Feed():
-                    assert self.tier is not None
-                    assert self.place.edge is not None
-                    tag = self.tier.sections.tag
-                    effects.append(upward(action, self.rules.site, self.place.edge, tag, self.boot))
+                    assert engine.place.edge is not None
+                    edge, tag = engine.place.edge, engine.tier.sections.tag
+                    effects.append(upward(action, self.rules.site, edge, tag, self.boot))
                 case Passed():
                     effects += self._remember(Ended(action.slot, ("passed",)))
-                case Escalate():
-                    effects.append(
-                        Publish(
-                            topics.escalation(self.rules.site),
-                            self._encode(Kind.ESCALATION, action.slot, action.body),
-                            qos=1,
-                            response_topic=topics.answer(self.rules.site),
-                            correlation=correlation(action.slot),
-                            expiry_s=self._tier_config.answer_wait_s,
-                        )
-                    )
         return effects
 
-    def _end_decided(self, decision: Decision, now: float) -> list[Effect]:
+    def _carry_out_trial(self, actions: list[Action]) -> list[Effect]:
+        assert self.trial is not None
+        return [
+            self._ask(self.trial.tier, self.trial.place, action)
+            for action in self.trial.take(actions)
+            if isinstance(action, Request | Escalate)
+        ]
+
+    def _ask(self, tier: Tier, place: Place, action: Request | Escalate) -> Publish:
+        """The message that asks a member for features, or the cloud for an answer."""
+        site = self.rules.site
+        if isinstance(action, Request):
+            payload = self._encode(tier, Kind.REQUEST, action.slot)
+            return Publish(place.request(site, action.member), payload, qos=1)
+        return Publish(
+            topics.escalation(site),
+            self._encode(tier, Kind.ESCALATION, action.slot, action.body),
+            qos=1,
+            response_topic=topics.answer(site),
+            correlation=correlation(action.slot),
+            expiry_s=self._tier_config.answer_wait_s,
+        )
+
+    def _end_decided(self, engine: Engine, decision: Decision, now: float) -> list[Effect]:
         rules = self.rules
-        described = describe(decision, rules.site, self._classes, rules.period_s, self.place.kind)
-        payload = encode(described)
+        if self.trial is not None:
+            self.trial.real(decision.slot, decision)
+        kind = engine.place.kind
+        payload = encode(describe(decision, rules.site, engine.classes, rules.period_s, kind))
         ended = [
             "degraded" if decision.degraded else "decided",
             f"exit.{decision.exit or 'nothing_seen'}",
@@ -492,9 +626,8 @@ class Gateway:
             for held in self.outbox.take(now, 64)
         ]
 
-    def _encode(self, kind: Kind, slot: int, body: bytes = b"") -> bytes:
-        assert self.tier is not None
-        tag = self.tier.sections.tag
+    def _encode(self, tier: Tier, kind: Kind, slot: int, body: bytes = b"") -> bytes:
+        tag = tier.sections.tag
         return wire.encode(kind, tag=tag, boot=self.boot, slot=slot, body=body)
 
     # -- the journal -------------------------------------------------------------------------
@@ -518,22 +651,25 @@ class Gateway:
             for dropped in self.outbox.put(slot, payload, now):
                 self.memory.apply(Sent(dropped))
 
-    def _feed_again(self, now: float, wall: float) -> list[Effect]:
-        """Give the engine what the process before had accepted and not decided."""
+    def _feed_again(self, engine: Engine, now: float, wall: float) -> list[Effect]:
+        """Give a new engine what the process before had accepted for its bundle and not decided.
+
+        What was of another bundle waits for that one, until it is too old.
+        """
         effects: list[Effect] = []
-        frames_by_slot = [(slot, self.memory.open.pop(slot)) for slot in self._waiting]
-        self._waiting = []
         near = int(wall / self.rules.period_s)
-        for slot, frames in frames_by_slot:
-            assert self.tier is not None
-            for kept in frames if abs(slot - near) <= self._window else ():
-                try:
-                    frame = wire.decode(kept.payload)
-                except WireError:
-                    continue
-                # As backlog: it says nothing of who is alive now, and others may still report.
-                frame = frame._replace(flags=frame.flags | Flag.BACKLOG)
-                effects += self._feed(kept.member, slot, frame, kept.payload, now)
+        for slot in list(self._waiting):
+            frames = self.memory.open[slot]
+            decoded = [(kept, frame) for kept in frames if (frame := _decoded(kept.payload))]
+            if decoded and decoded[0][1].tag != engine.tier.sections.tag:
+                continue
+            self._waiting.remove(slot)
+            del self.memory.open[slot]
+            if self.engines.of(slot) is engine and abs(slot - near) <= self._window:
+                for kept, frame in decoded:
+                    # As backlog: it says nothing of who is alive now, and others may still report.
+                    frame = frame._replace(flags=frame.flags | Flag.BACKLOG)
+                    effects += self._feed(kept.member, slot, frame, kept.payload, now)
             if slot not in self.memory.open and slot not in self.memory.closed:
                 effects += self._remember(Ended(slot, ("expired", "expired.restart")))
             else:
@@ -541,7 +677,7 @@ class Gateway:
         return effects
 
     def _expire_waiting(self, wall: float) -> list[Effect]:
-        """Before there is a bundle: let go of restored slots that have become too old."""
+        """Let go of restored slots whose bundle did not come in time."""
         near = int(wall / self.rules.period_s)
         effects: list[Effect] = []
         for slot in [slot for slot in self._waiting if abs(slot - near) > self._window]:
@@ -554,10 +690,10 @@ class Gateway:
     def ledger(self) -> dict[str, int]:
         """Slots opened, ended how, and open, since the journal began; counters of this start."""
         counts = self.counts + Counter()
-        if self.tier:
-            counts.update(_counters(self.tier))
+        for engine in self.engines.all:
+            counts.update(_counters(engine.tier))
         counts.update(self.memory.counts)
-        still_open = len(self._waiting) + (self.tier.open_slots if self.tier else 0)
+        still_open = len(self._waiting) + self.engines.open_slots
         counts["opened"] += still_open
         counts["open"] = still_open
         counts["unsent"] = len(self.outbox)
@@ -570,12 +706,19 @@ class Gateway:
             "clock": self.clock.describe(),
             "settings": self.settings_refused,
             "cloud": cloud,
+            "canary": self.trial.describe() if self.trial else None,
         }
         return {name: text for name, text in found.items() if text}
 
-    def _count_engine(self) -> None:
-        if self.tier:
-            self.counts.update(_counters(self.tier))
+    def _count_engine(self, engine: Engine) -> None:
+        self.counts.update(_counters(engine.tier))
+
+
+def _decoded(payload: bytes) -> Frame | None:
+    try:
+        return wire.decode(payload)
+    except WireError:
+        return None
 
 
 def _counters(tier: Tier) -> dict[str, int]:

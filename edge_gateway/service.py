@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -18,8 +18,9 @@ from ddnn import status, topics
 from ddnn.budget import Curve
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import SiteSettings, boot_id
-from ddnn.errors import ConfigError
+from ddnn.errors import BundleError, ConfigError
 from ddnn.journal_file import JournalFile
+from ddnn.key_files import trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections
@@ -27,9 +28,12 @@ from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
 from edge_gateway.intake import Intake
+from edge_gateway.rollouts import Rollouts, announce
+from edge_gateway.trial import TrialRules
 
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
+LOOK_AT_ROLLOUTS_EVERY_S = 0.2
 
 
 class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,6 +96,53 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
     outbox_age_s: Annotated[
         float, msgspec.Meta(ge=1, le=10**7, description="How long they are kept, seconds.")
     ] = 86_400.0
+    activation_lead_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0.1, le=600, description="How far ahead a change of bundle is planned, seconds."
+        ),
+    ] = 3.0
+    staging_patience_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=1, le=86_400, description="How long a silent node holds up a change, seconds."
+        ),
+    ] = 60.0
+
+    canary_every: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=10_000,
+            description="Try a new bundle in shadow on every so-manieth slot first; 0: do not.",
+        ),
+    ] = 0
+    canary_slots: Annotated[
+        int, msgspec.Meta(ge=1, le=10**6, description="Slots compared before it is judged.")
+    ] = 100
+    canary_agreement: Annotated[
+        float, msgspec.Meta(ge=0, le=1, description="Smallest share of equal labels.")
+    ] = 0.95
+    canary_entropy_shift: Annotated[
+        float, msgspec.Meta(ge=0, le=1, description="Largest change of the mean entropy.")
+    ] = 0.1
+    canary_slower_s: Annotated[
+        float,
+        msgspec.Meta(ge=0, le=60, description="How much longer a decision may take, seconds."),
+    ] = 0.05
+    canary_errors: Annotated[
+        float, msgspec.Meta(ge=0, le=1, description="Largest share of degraded or lost slots.")
+    ] = 0.02
+
+
+class _Staged(NamedTuple):
+    """A bundle that is ready to run."""
+
+    bundle_id: str
+    sections: GatewaySections
+    classes: tuple[str, ...]
+    curve: Curve | None
+    place: Place
 
 
 class GatewayService:
@@ -143,9 +194,23 @@ class GatewayService:
             self._client,
             settings.site,
             self._roles,
-            self._activate,
+            self,
+            trust_of(settings, settings.site, "edge"),
+            period_s=settings.period_s,
             store=Path(settings.store) if settings.store else None,
             changed=self._report,
+            overheard=self._overheard,
+        )
+        self._staged: _Staged | None = None
+        self._reported: dict[str, str] = {}
+        self._rollouts_lock = threading.Lock()
+        self._rollouts = Rollouts(
+            settings.site,
+            settings.period_s,
+            self._node,
+            lead_s=settings.activation_lead_s,
+            patience_s=settings.staging_patience_s,
+            canary_every=settings.canary_every,
         )
 
     def run(self) -> None:
@@ -178,6 +243,7 @@ class GatewayService:
     def _keep_time(self) -> None:
         """Wake the gateway at its deadlines, hear of acknowledgements, publish the ledger."""
         next_ledger = time.monotonic() + LEDGER_EVERY_S
+        next_look = 0.0
         last: dict[str, int] = {}
         while not self._stop.is_set():
             with self._wake:
@@ -191,8 +257,13 @@ class GatewayService:
                 # looking again after 50 ms at the latest needs no notification per message.
                 self._wake.wait(min(max(until - now, 0.0), 0.05))
                 ledger = self._gateway.ledger() if now >= next_ledger else last
+            if now >= next_look:
+                next_look = now + LOOK_AT_ROLLOUTS_EVERY_S
+                self._conduct(now)
             if now >= next_ledger:
                 next_ledger = now + LEDGER_EVERY_S
+                if self._notes() != self._reported:
+                    self._report()
                 if ledger != last and self._client.connected.is_set():
                     last = ledger
                     self._publish_ledger()
@@ -200,38 +271,133 @@ class GatewayService:
     # -- on the network thread ---------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
+        if "/status/" in message.topic:
+            self._overheard(message)
         with self._wake:
             now = time.monotonic()
             if self._intake.admits(message, now):
                 self._carry_out(self._gateway.on_message(message, now, time.time()))
 
     def _connected(self) -> None:
+        with self._rollouts_lock:
+            self._rollouts.on_connected(time.monotonic())
         with self._wake:
             self._carry_out(self._gateway.on_connected(time.monotonic()))
         self._report()
         self._publish_ledger()
 
     def _disconnected(self) -> None:
+        with self._rollouts_lock:
+            self._rollouts.on_disconnected()
         with self._wake:
             self._gateway.on_disconnected()
 
-    def _roles(self, manifest: Manifest) -> set[str]:
-        return Place.of(manifest.topology, self._edge).roles(manifest)
+    # -- bundles (called by the model feed, on either thread) --------------------------------
 
-    def _activate(self, bundle: Bundle) -> None:
+    def _roles(self, manifest: Manifest) -> set[str]:
+        """What is fetched: the site's gateway can give a broker what it has forgotten."""
+        own = Place.of(manifest.topology, self._edge).roles(manifest)
+        return own if self._edge is not None else {info.role for info in manifest.sections}
+
+    def stage(self, bundle: Bundle) -> None:
+        """Load and test this gateway's sections next to those that run.
+
+        Raises:
+            BundleError: they cannot be used.
+        """
         manifest = bundle.manifest
         place = Place.of(manifest.topology, self._edge)
-        sections = GatewaySections(bundle, place)
+        own = {role: bundle.sections[role] for role in place.roles(manifest)}
+        sections = GatewaySections(msgspec.structs.replace(bundle, sections=own), place)
         try:
             curve = Curve.of(manifest.calibration, manifest.topology.cameras)
         except ConfigError as error:
             log.warning("the bundle's curve is of no use: %s", error)
             curve = None
+        self._staged = _Staged(bundle.bundle_id, sections, manifest.classes, curve, place)
+
+    def switch(self, bundle: Bundle, from_slot: int) -> None:
+        """Run the staged sections for slots from `from_slot` on."""
+        staged = self._staged
         with self._wake:
-            now, wall = time.monotonic(), time.time()
-            activated = self._gateway.activate(sections, manifest.classes, now, wall, curve, place)
-            self._carry_out(activated)
-        self._intake.follow(place.hears(self._settings.site))
+            if self._gateway.move_switch(bundle.bundle_id, from_slot):
+                return
+            if staged is None or staged.bundle_id != bundle.bundle_id:
+                return
+            self._carry_out(
+                self._gateway.activate(
+                    staged.sections,
+                    staged.classes,
+                    time.monotonic(),
+                    time.time(),
+                    staged.curve,
+                    staged.place,
+                    bundle_id=staged.bundle_id,
+                    from_slot=from_slot,
+                )
+            )
+            self._intake.follow(self._gateway.hears())
+
+    def try_out(self, bundle: Bundle | None, every: int) -> None:
+        """Run the staged sections in shadow, or no more."""
+        settings, staged = self._settings, self._staged
+        with self._wake:
+            if bundle is None or staged is None or staged.bundle_id != bundle.bundle_id:
+                self._gateway.end_trial()
+                return
+            rules = TrialRules(
+                every=every,
+                slots=settings.canary_slots,
+                agreement=settings.canary_agreement,
+                entropy_shift=settings.canary_entropy_shift,
+                slower_s=settings.canary_slower_s,
+                errors=settings.canary_errors,
+            )
+            self._gateway.begin_trial(staged.bundle_id, staged.sections, rules, staged.place)
+            self._intake.follow(self._gateway.hears())
+
+    def begun(self, bundle: Bundle) -> None:
+        """The engines go by slot: nothing is left to do."""
+
+    def _overheard(self, message: Message) -> None:
+        with self._rollouts_lock:
+            self._rollouts.on_message(message)
+
+    def _conduct(self, now: float) -> None:
+        """Change over to the next bundle when it is time; remind a broker that has forgotten.
+
+        Edge gateways follow what the site's gateway announces.
+        """
+        models = self._models
+        models.on_time()
+        with self._wake:
+            self._intake.follow(self._gateway.hears())
+            highest, settled = self._gateway.engines.highest, self._gateway.engines.settled
+            clock_is_set = self._gateway.clock.is_set
+            trial = self._gateway.trial
+            tried = (trial.bundle_id, trial.verdict()) if trial else None
+        if self._edge is not None:
+            return
+        with self._rollouts_lock:
+            active, staged, record = models.active, models.staged, models.record
+            plan = None
+            if clock_is_set:
+                plan = self._rollouts.plan(
+                    now, time.time(), active=active, staged=staged, record=record,
+                    highest_slot=highest, settled=settled, trial=tried,
+                )  # fmt: skip
+            reminders = self._rollouts.assertions(now, active=active, staged=staged, record=record)
+        if plan is not None:
+            try:
+                models.decide(plan)
+            except BundleError as error:
+                log.error("the site does not change its bundle: %s", error)
+                self._rollouts.waiting = str(error)
+            else:
+                self._client.send(announce(self._settings.site, plan))
+        for message in reminders:
+            log.warning("the broker has forgotten %s; publishing it again", message.topic)
+            self._client.send(message)
 
     # -- effects -----------------------------------------------------------------------------
 
@@ -274,16 +440,30 @@ class GatewayService:
             topic = topics.edge_ledger(site, self._edge)
         self._client.send(Publish(topic, payload, qos=1, retain=True))
 
-    def _report(self, state: str = "online") -> None:
+    def _notes(self) -> dict[str, str]:
         with self._wake:
             notes = self._gateway.notes() | self._intake.notes() | self._client.certificate_note()
+        notes |= self._models.notes()
+        if waiting := self._rollouts.waiting:
+            notes["rollout"] = waiting
+        if rejected := self._rollouts.rejected:
+            notes["rollout"] = f"bundle {rejected[0][:12]} {rejected[1]}"
+        return notes
+
+    def _report(self, state: str = "online") -> None:
+        notes = self._reported = self._notes()
+        refused_id, refused = self._models.refused_id, self._models.refused
+        if self._rollouts.rejected:
+            refused_id, refused = self._rollouts.rejected
         report = status.Status(
             node=self._node,
             state="online" if state == "online" else "offline",
             boot=self._gateway.boot,
             bundle=self._models.bundle_id,
             version=self._models.version,
-            refused=self._models.refused,
+            staged=self._models.staged_id,
+            refused=refused,
+            refused_id=refused_id,
             notes=notes,
         )
         topic = topics.status(self._settings.site, self._node)

@@ -6,10 +6,12 @@ Each is one plausible mistake in production code, made by replacing a method wit
 
 from __future__ import annotations
 
+from cloud_service.worker import _Served
 from ddnn.breaker import Breaker
 from ddnn.clock import ClockMonitor
 from ddnn.journal import Ended, Memory, Sent
 from ddnn.members import Members
+from ddnn.models import ModelFeed
 from ddnn.outbox import Outbox
 from ddnn.rollout import Stager
 from ddnn.slots import ClosedSlots
@@ -17,7 +19,9 @@ from ddnn.tier import Tier
 from ddnn.wire import Kind
 from device_agent.agent import Agent
 from device_agent.camera import Camera
+from edge_gateway.engines import Engines
 from edge_gateway.gateway import Gateway, Keep
+from edge_gateway.rollouts import Rollouts
 
 
 def closed_slots_are_forgotten(patch):
@@ -225,13 +229,51 @@ def backlog_leaves_all_at_once(patch):
 def older_bundle_is_taken(patch):
     right = Stager.offer_manifest
 
-    def wrong(self, payload):
+    def wrong(self, payload, signatures=()):
         if payload == self._running:
             return None
         self._running = None
         return right(self, payload)
 
     patch.setattr(Stager, "offer_manifest", wrong)
+    patch.setattr(ModelFeed, "_highest", property(lambda self: 0, lambda self, value: None),
+                  raising=False)  # fmt: skip
+    follow = ModelFeed.follow
+
+    def obey(self, record):
+        self.record = None
+        return follow(self, record)
+
+    patch.setattr(ModelFeed, "follow", obey)
+
+
+def cameras_change_as_soon_as_they_hear_of_it(patch):
+    right = Agent.switch
+    patch.setattr(Agent, "switch", lambda self, bundle, from_slot: right(self, bundle, 0))
+
+
+def gateway_changes_as_soon_as_it_plans_to(patch):
+    right = Engines.move
+    patch.setattr(Engines, "move", lambda self, from_slot: right(self, 0))
+
+
+def nobody_is_waited_for_before_a_change(patch):
+    patch.setattr(Rollouts, "_not_ready", lambda self, active, staged: ([], {}))
+
+
+def worker_serves_the_newest_bundle_only(patch):
+    def wrong(self):
+        self.sections = {t: s for t, s in self.sections.items() if t == (self.staged or t)}
+
+    patch.setattr(_Served, "_keep_three", wrong)
+
+
+def broker_is_not_reminded_of_what_it_forgot(patch):
+    patch.setattr(Rollouts, "assertions", lambda self, now, **state: [])
+
+
+def staged_bundle_is_never_run(patch):
+    patch.setattr(Rollouts, "plan", lambda self, now, wall, **state: None)
 
 
 #: The bug, and the scenario (`tests.simulation.scenarios`) in which it must be caught.
@@ -263,5 +305,11 @@ BUGS = {
         (outbox_is_not_bounded, "network"),
         (backlog_leaves_all_at_once, "network"),
         (older_bundle_is_taken, "bundles"),
+        (cameras_change_as_soon_as_they_hear_of_it, "roll-outs alone"),
+        (gateway_changes_as_soon_as_it_plans_to, "roll-outs alone"),
+        (nobody_is_waited_for_before_a_change, "roll-outs alone"),
+        (worker_serves_the_newest_bundle_only, "roll-outs alone"),
+        (broker_is_not_reminded_of_what_it_forgot, "network"),
+        (staged_bundle_is_never_run, "bundles"),
     )
 }

@@ -6,7 +6,7 @@ from ddnn import topics, wire
 from ddnn.message import Publish
 from ddnn.wire import Kind
 from tests.simulation.bundles import bundle
-from tests.simulation.hosts import EPOCH_S, SITE
+from tests.simulation.hosts import EPOCH_S, SITE, Disk
 
 #: Promised: full service this long after any fault has ended ...
 RECOVERY_S = 10.0
@@ -203,6 +203,29 @@ def publish_again(world):
     world.publisher.publish(world.publisher.version)
 
 
+def roll_out_refused_by_one(world, seconds):
+    """One camera refuses a bundle (its self-test fails there): the site stays with what it runs."""
+    publisher = world.publisher
+    publisher.version += 1
+    device(world).refuses.add(publisher.version)
+    publisher.publish(publisher.version)
+    world.after(min(seconds, 10.0), roll_out_well, world)
+
+
+def roll_out_well(world):
+    world.publisher.version += 1
+    world.publisher.publish(world.publisher.version)
+
+
+def device_replaced(world, seconds):
+    """A camera's disk is empty after a crash."""
+    host = device(world)
+    host.crash()
+    host.disk = Disk()
+    world.checker.versions.pop(host.name, None)
+    world.after(min(seconds, 8.0), host.start)
+
+
 def roll_back(world, seconds):
     """Somebody offers an older bundle; nobody may take it."""
     publisher = world.publisher
@@ -295,7 +318,9 @@ FAULTS = {
     "clock_step_gateway": clock_step(gateway),
     "clock_at_1970": clock_at_1970,
     "roll_out": roll_out,
+    "roll_out_refused_by_one": roll_out_refused_by_one,
     "roll_back": roll_back,
+    "device_replaced": device_replaced,
     "disk_full": disk_full,
     "garbage": garbage,
     "replays": replays,

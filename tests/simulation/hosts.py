@@ -7,14 +7,17 @@ import msgspec
 from cloud_service.worker import Worker
 from ddnn import status, topics
 from ddnn.bundle import chunks
+from ddnn.errors import BundleError
 from ddnn.journal import Ended, read
 from ddnn.message import Publish
 from ddnn.models import ModelFeed
 from ddnn.tier import TierConfig
+from ddnn.trust import Place, Trust
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.pacing import Pacer
 from edge_gateway.gateway import Gateway, GatewayRules, Keep
+from edge_gateway.rollouts import Rollouts, announce
 from tests.simulation.bundles import (
     CLASSES,
     CloudSection,
@@ -32,16 +35,55 @@ EPOCH_S = 1_800_000_000.0
 
 
 class Disk:
-    """The bundle that a node keeps over its restarts."""
+    """What a node keeps over its restarts, as `ddnn.store.BundleStore` does."""
 
     def __init__(self):
-        self.kept = None
+        self.kept = self.staged = self.record = None
+        self.chunks = {}
 
     def load(self, roles):
         return self.kept
 
-    def save(self, bundle):
-        self.kept = bundle
+    def load_staged(self, roles):
+        if self.staged and self.kept and self.staged.manifest.version > self.kept.manifest.version:
+            return self.staged
+        return None
+
+    def stage(self, bundle):
+        self.staged = bundle
+        self.chunks.clear()
+
+    def promote(self, bundle):
+        self.kept, self.staged = bundle, self.kept
+
+    def keep_chunk(self, sha256, number, data):
+        self.chunks[sha256, number] = data
+
+    def chunk(self, sha256, number):
+        return self.chunks.get((sha256, number))
+
+    def forget_chunks(self, keep):
+        self.chunks = {key: data for key, data in self.chunks.items() if key[0] in keep}
+
+    def keep_activation(self, payload):
+        self.record = payload
+
+    def activation(self):
+        return self.record
+
+
+class Runner:
+    """What a host does with bundles."""
+
+    def __init__(self, stage, switch):
+        self.stage = stage
+        self.switch = switch
+
+    def begun(self, complete):
+        pass
+
+    def try_out(self, complete, every):
+        pass
 
 
 class Host:
@@ -123,6 +165,17 @@ class Host:
 
         return call
 
+    def follow_models(self, roles, runner, **options):
+        """What the services do: the bundle on disk, then the site's topics."""
+        place = Place(SITE, "device", "simulated", "1.0.0")
+        self.feed = ModelFeed(
+            self.client, SITE, roles, runner, Trust(place, unsigned="it is a simulation"),
+            store=self.disk, changed=self.report, wall=lambda: self.wall, **options,
+        )  # fmt: skip
+        for name in ("on_manifest", "on_active", "_on_chunk"):
+            setattr(self.feed, name, self.guarded(getattr(self.feed, name)))
+        self.feed.start()
+
     def on_up(self):
         self.report()
 
@@ -140,11 +193,12 @@ class Device(Host):
         super().__init__(world, f"device-{number}")
         self.number = number
         self.step_in_view = 0.0
+        self.refuses = set()
         self.start()
 
     def boot_up(self):
         rules = self.world.options
-        self.agent = Agent(self.number, self.boot, 16, DeviceSection)
+        self.agent = Agent(self.number, self.boot, 16, self.make_section)
         self.camera = Camera(
             CameraRules(
                 SITE, rules.period_s, outbox_bytes=400, outbox_age_s=30.0, backlog_per_s=4.0,
@@ -157,18 +211,22 @@ class Device(Host):
         offline = status.Status(node=self.name, state="offline", boot=self.boot)
         self.connect(self.name, node, offline)
         self.client.subscribe(topics.request(SITE, self.number), self.guarded(self.on_request))
-        self.feed = ModelFeed(
-            self.client, SITE, lambda _: {f"device/{self.number}"}, self.agent.load,
-            store=self.disk, changed=self.report,
-        )  # fmt: skip
-        self.feed.start()
+        roles = {f"device/{self.number}"}
+        self.follow_models(lambda _: roles, self.agent, period_s=rules.period_s)
         self.backlog_times = []
         self.world.after(0.01, self.guarded(self.tick))
+
+    def make_section(self, info, data):
+        section = DeviceSection(info, data)
+        if section.version in self.refuses:
+            raise BundleError("failed its self-test")
+        return section
 
     def tick(self):
         if self.client.paused is not None:
             self.world.after(0.5, self.guarded(self.tick))
             return
+        self.feed.on_time()
         due = self.camera.due(self.wall, self.mono)
         if due is None or due > 0.0:
             self.carry_out(self.camera.on_time(self.mono))
@@ -224,8 +282,9 @@ class Device(Host):
         if not hasattr(self, "feed") or self.client is None:
             return
         report = status.Status(
-            node=self.name, state="online", boot=self.agent.boot, bundle=self.feed.bundle_id
-        )
+            node=self.name, state="online", boot=self.agent.boot, bundle=self.feed.bundle_id,
+            staged=self.feed.staged_id, refused_id=self.feed.refused_id, refused=self.feed.refused,
+        )  # fmt: skip
         topic = topics.status(SITE, self.name)
         self.client.send(Publish(topic, status.encode(report), qos=1, retain=True))
 
@@ -274,11 +333,13 @@ class GatewayHost(Host):
             topics.recall(SITE),
         ):
             self.client.subscribe(topic_filter, on_message)
-        self.feed = ModelFeed(
-            self.client, SITE, lambda _: {"local/0", "edge/0"}, self.activate,
-            store=self.disk, changed=self.report,
+        self.rollouts = Rollouts(SITE, options.period_s, "gateway", patience_s=20.0)
+        self.staged = None
+        self.follow_models(
+            lambda manifest: {info.role for info in manifest.sections},
+            Runner(self.stage, self.switch),
+            period_s=options.period_s, overheard=self.rollouts.on_message,
         )  # fmt: skip
-        self.feed.start()
         self.guarded(self.tick)()
 
     def crash(self):
@@ -293,11 +354,13 @@ class GatewayHost(Host):
     # -- calls into the rules ----------------------------------------------------------------
 
     def on_message(self, message):
+        if "/status/" in message.topic:
+            self.rollouts.on_message(message)
         garbage = message.payload in self.world.garbage
         before = self.fingerprint() if garbage else None
         self.carry_out(self.gateway.on_message(message, self.mono, self.wall))
-        if self.client and self.gateway.tier:
-            for slot in self.gateway.tier._open:
+        for engine in self.gateway.engines.all if self.client else ():
+            for slot in engine.tier._open:
                 if slot not in self.accepted:
                     self.accepted[slot] = self.world.now
                     self.world.checker.opened(self, slot)
@@ -309,7 +372,29 @@ class GatewayHost(Host):
         if self.client.paused is None:
             self.carry_out(self.gateway.on_time(self.mono, self.wall))
             self.after_call()
+            if self.client:
+                self.conduct()
         self.world.after(1.0, self.guarded(self.tick))
+
+    def conduct(self):
+        """As `GatewayService._conduct`."""
+        feed, engines = self.feed, self.gateway.engines
+        feed.on_time()
+        plan = None
+        if self.gateway.clock.is_set:
+            plan = self.rollouts.plan(
+                self.mono, self.wall, active=feed.active, staged=feed.staged, record=feed.record,
+                highest_slot=engines.highest, settled=engines.settled,
+            )  # fmt: skip
+        reminders = self.rollouts.assertions(
+            self.mono, active=feed.active, staged=feed.staged, record=feed.record
+        )
+        if plan is not None:
+            feed.decide(plan)
+            if self.client:
+                self.client.send(announce(SITE, plan))
+        for message in reminders if self.client else ():
+            self.client.send(message)
 
     def wake(self, at):
         if at == self.wake_at:
@@ -333,16 +418,29 @@ class GatewayHost(Host):
                 self.world.at(at, self.guarded(self.wake), at)
         self.world.checker.gateway(self)
 
-    def activate(self, complete):
-        sections = GatewaySections(complete, self.world.options.cameras)
-        self.carry_out(self.gateway.activate(sections, CLASSES, self.mono, self.wall))
-        self.after_call()
+    def stage(self, complete):
+        self.staged = complete, GatewaySections(complete, self.world.options.cameras)
+
+    def switch(self, complete, from_slot):
+        staged, sections = self.staged
+        if self.gateway.move_switch(complete.bundle_id, from_slot):
+            return
+        if staged.bundle_id == complete.bundle_id:
+            self.carry_out(
+                self.gateway.activate(
+                    sections, CLASSES, self.mono, self.wall,
+                    bundle_id=staged.bundle_id, from_slot=from_slot,
+                )
+            )  # fmt: skip
+            self.after_call()
 
     def on_up(self):
+        self.rollouts.on_connected(self.mono)
         self.carry_out(self.gateway.on_connected(self.mono))
         self.report()
 
     def on_down(self):
+        self.rollouts.on_disconnected()
         self.gateway.on_disconnected()
 
     def acknowledge(self, slot):
@@ -402,19 +500,18 @@ class GatewayHost(Host):
 
     def fingerprint(self):
         gateway, tier = self.gateway, self.gateway.tier
-        open_slots = ()
-        if tier:
-            open_slots = tuple(
-                (slot, state.stage, len(state.boots), len(state.features), len(state.asked))
-                for slot, state in tier._open.items()
-            )
+        open_slots = tuple(
+            (slot, state.stage, len(state.boots), len(state.features), len(state.asked))
+            for engine in gateway.engines.all
+            for slot, state in engine.tier._open.items()
+        )
         return (
             open_slots,
             len(gateway.memory.closed),
             len(gateway.outbox),
             gateway.breaker.state,
             tuple(sorted(tier.thresholds.items())) if tier else (),
-            tuple(sorted(gateway._up.items())),
+            tuple(sorted(gateway._reports.items())),
         )
 
 
@@ -430,11 +527,13 @@ class WorkerHost(Host):
         node = topics.worker_status(self.name)
         self.connect(self.name, node, status.Status(node=self.name, state="offline", boot=0))
         self.client.subscribe(topics.escalation_filter("cloud"), self.guarded(self.on_escalation))
-        self.feed = ModelFeed(
-            self.client, SITE, lambda _: {"cloud"}, lambda b: self.worker.load(SITE, b),
-            store=self.disk, changed=self.report,
-        )  # fmt: skip
-        self.feed.start()
+        self.follow_models(
+            lambda _: {"cloud"},
+            Runner(
+                lambda made: self.worker.stage(SITE, made),
+                lambda made, from_slot: self.worker.switch(SITE, made),
+            ),
+        )
 
     def on_escalation(self, message):
         answer = self.worker.answer(SITE, message.payload)
@@ -447,7 +546,12 @@ class WorkerHost(Host):
         if not hasattr(self, "feed") or self.client is None:
             return
         sites = {SITE: self.feed.bundle_id} if self.feed.bundle_id else {}
-        report = status.Status(node=self.name, state="online", boot=self.boot, sites=sites)
+        staged = {SITE: self.feed.staged_id} if self.feed.staged_id else {}
+        refused = {SITE: self.feed.refused} if self.feed.refused else {}
+        report = status.Status(
+            node=self.name, state="online", boot=self.boot, sites=sites, sites_staged=staged,
+            sites_refused=refused,
+        )  # fmt: skip
         topic = topics.worker_status(self.name)
         self.client.send(Publish(topic, status.encode(report), qos=1, retain=True))
 
@@ -488,7 +592,7 @@ class Consumer(Host):
 
 
 class Publisher(Host):
-    """Whoever pushes bundles; it publishes again when the broker has forgotten."""
+    """Whoever pushes bundles. When the broker has forgotten them it is the gateway that knows."""
 
     def __init__(self, world):
         super().__init__(world, "publisher")
@@ -500,7 +604,7 @@ class Publisher(Host):
             node="publisher", state="offline", boot=0))  # fmt: skip
 
     def on_up(self):
-        if topics.manifest(SITE) not in self.world.broker.retained:
+        if self.world.checker is None or not self.world.gateway.disk.kept:
             self.publish(self.version)
 
     def publish(self, version, *, damaged=False):

@@ -25,7 +25,13 @@ SCENARIOS = {
     "network": Options(
         episodes=2,
         faults=6,
-        kinds=("partition", "device_partition", "bad_network", "broker_killed_and_forgetful"),
+        kinds=(
+            "partition",
+            "device_partition",
+            "bad_network",
+            "broker_killed_and_forgetful",
+            "device_replaced",
+        ),
     ),
     "cloud": Options(
         episodes=2,
@@ -40,8 +46,18 @@ SCENARIOS = {
     ),
     "bundles": Options(
         episodes=2,
-        faults=8,
-        kinds=("roll_out", "roll_back", "replays", "device_crash", "gateway_crash"),
+        faults=12,
+        kinds=(
+            "roll_out",
+            "roll_back",
+            "replays",
+            "device_crash",
+            "gateway_crash",
+            "device_partition",
+        ),
+    ),
+    "roll-outs alone": Options(
+        episodes=3, faults=4, lossless=True, kinds=("roll_out", "roll_out_refused_by_one")
     ),
     "overload": Options(
         episodes=2,

@@ -27,6 +27,7 @@ def test_every_topic_is_in_the_protocol():
         topics.decision("<site>"),
         topics.ledger("<site>"),
         topics.manifest("<site>"),
+        topics.active("<site>"),
         topics.replay("<site>"),
     ):
         assert f"`{re.sub('/0$', '/<n>', topic)}`" in text
@@ -43,3 +44,10 @@ def test_links_between_documents_lead_somewhere():
     for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_services_decode_with_decoders_made_at_import():
+    """msgspec 0.22 crashes where two threads meet a type for the first time at once."""
+    for folder in ("ddnn", "device_agent", "edge_gateway", "cloud_service"):
+        for source in (ROOT / folder).glob("*.py"):
+            assert not re.search(r"(json|msgpack)\.decode\(.*type=", source.read_text()), source

@@ -149,8 +149,11 @@ def test_restart_with_another_bundle_expires_the_old_ones_frames():
     before = gateway()
     take(before, *summary(0))
     after = gateway(bytes(before.journal), boot=10, sections=FakeSections(tag=TAG + 1))
+    assert after.ledger()["open"] == 1  # its own bundle may still come
+    assert take(after, *summary(1, tag=TAG + 1)) == []
+    keep(after, after.on_time(31.0, WALL + 31))
     ledger = after.ledger()
-    assert (ledger["opened"], ledger["expired"]) == (1, 1)
+    assert (ledger["opened"], ledger["expired"], ledger["open"]) == (1, 1, 0)
 
 
 def test_restart_without_a_bundle_lets_go_of_old_slots():
@@ -189,7 +192,107 @@ def test_change_of_bundle_opens_no_decided_slot_again():
     report_all(made)
     keep(made, made.activate(FakeSections(tag=TAG + 1), CLASSES, 1.0, WALL))
     assert take(made, *summary(0, tag=TAG + 1)) == []
-    assert made.ledger()["late"] == 1
+    assert take(made, *summary(0)) == []
+    assert (made.ledger()["wrong_tag"], made.ledger()["late"]) == (1, 1)
+
+
+# -- from one bundle to the next ---------------------------------------------------------------
+
+NEW = TAG + 1
+
+
+def changing(at=SLOT + 2):
+    """A gateway that runs bundle `old`, and bundle `new` from slot `at` on."""
+    made = gateway()
+    keep(made, made.activate(FakeSections(tag=NEW), CLASSES, 0.0, WALL, bundle_id="new",
+                             from_slot=at))  # fmt: skip
+    return made
+
+
+def decide(made, slot, tag):
+    """Label bundle tags by slot: every camera reports `slot` with `tag`."""
+    published = [m for n in range(3) for m in take(made, *summary(n, slot, tag=tag))]
+    return [decisions.decode(m.payload).bundle_tag for m in published]
+
+
+def test_slots_before_the_switch_are_decided_by_the_old_bundle_and_later_ones_by_the_new():
+    made = changing()
+    for slot, tag in ((SLOT, TAG), (SLOT + 3, NEW), (SLOT + 1, TAG), (SLOT + 2, NEW)):
+        assert decide(made, slot, tag) == [tag]
+    assert "degraded" not in made.ledger()
+
+
+def test_frame_of_the_other_bundle_counts_in_no_slot():
+    made = changing()
+    assert decide(made, SLOT + 1, NEW) == []
+    assert decide(made, SLOT + 2, TAG) == []
+    assert made.ledger()["wrong_tag"] == 6
+    assert made.ledger()["opened"] == 0
+
+
+def test_slot_that_has_begun_is_ended_by_the_bundle_that_it_began_with():
+    made = gateway()
+    take(made, *summary(0, SLOT + 5))
+    keep(made, made.activate(FakeSections(tag=NEW), CLASSES, 0.0, WALL, bundle_id="new",
+                             from_slot=SLOT + 2))  # fmt: skip
+    published = [m for n in (1, 2) for m in take(made, *summary(n, SLOT + 5))]
+    assert [decisions.decode(m.payload).bundle_tag for m in published] == [TAG]
+    assert decide(made, SLOT + 6, NEW) == [NEW]
+
+
+def test_slot_under_way_at_the_switch_goes_through_all_stages_with_the_old_bundle():
+    made = changing(SLOT + 1)
+    assert [m.topic for m in report_all(made, sure=False)] == ["s/q/0", "s/q/1", "s/q/2"]
+    assert decide(made, SLOT + 1, NEW) == [NEW]
+    for member in (0, 1):
+        take(made, *features(member))
+    (published,) = take(made, *features(2))
+    assert decisions.decode(published.payload).exit == "edge"
+    assert decisions.decode(published.payload).bundle_tag == TAG
+
+
+def test_switch_can_be_moved_until_a_frame_of_it_has_come():
+    made = changing(SLOT + 10)
+    assert made.move_switch("new", SLOT + 1)
+    assert decide(made, SLOT + 1, NEW) == [NEW]
+    assert made.move_switch("new", SLOT + 9)
+    assert not made.move_switch("another", SLOT)
+    assert decide(made, SLOT + 2, NEW) == [NEW]
+
+
+def test_old_engine_is_let_go_of_when_its_slots_can_not_come_back():
+    made = changing(SLOT + 1)
+    decide(made, SLOT, TAG)
+    keep(made, made.on_time(1.0, WALL + 30))
+    assert len(made.engines.all) == 2
+    keep(made, made.on_time(2.0, WALL + 33))
+    assert len(made.engines.all) == 1
+    assert made.ledger()["accepted"] == 3
+
+
+def test_restart_at_the_switch_gives_each_bundle_its_own_frames_back():
+    before = changing(SLOT + 1)
+    take(before, *summary(0, SLOT))
+    take(before, *summary(0, SLOT + 1, tag=NEW))
+    after = gateway(bytes(before.journal), boot=10)
+    keep(after, after.activate(FakeSections(tag=NEW), CLASSES, 0.0, WALL, bundle_id="new",
+                               from_slot=SLOT + 1))  # fmt: skip
+    assert after.ledger()["open"] == 2
+    for slot, tag in ((SLOT, TAG), (SLOT + 1, NEW)):
+        (published,) = [m for n in (1, 2) for m in take(after, *summary(n, slot, tag=tag))]
+        assert decisions.decode(published.payload).used == (0, 1, 2)
+    assert after.ledger()["opened"] == 2
+
+
+def test_camera_that_runs_another_bundle_is_missing_and_not_waited_for():
+    made = changing(SLOT)
+    for n, bundle in enumerate(("new", "new", "old")):
+        report = status.Status(node=f"device-{n}", state="online", boot=1, bundle=bundle)
+        take(made, f"ddnn/s/status/device-{n}", status.encode(report))
+    take(made, *summary(0, SLOT, tag=NEW))
+    (published,) = take(made, *summary(1, SLOT, tag=NEW))
+    decision = decisions.decode(published.payload)
+    assert (decision.used, decision.missing, decision.degraded) == ((0, 1), (2,), None)
 
 
 # -- the cloud ---------------------------------------------------------------------------------

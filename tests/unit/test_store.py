@@ -52,13 +52,13 @@ def test_store_keeps_the_last_bundle(tmp_path):
     assert kept.load(everything) is None
     for version in (1, 2, 3):
         bundle = bundles.bundle(version=version)
-        kept.save(bundle)
+        kept.promote(bundle)
         assert kept.load(everything) == bundle
 
 
 def test_store_that_dies_before_the_switch_keeps_the_old_bundle(tmp_path, monkeypatch):
     kept = store.BundleStore(tmp_path / "s")
-    kept.save(bundles.bundle(version=1))
+    kept.promote(bundles.bundle(version=1))
 
     def power_loss(*_):
         raise KeyboardInterrupt
@@ -66,9 +66,9 @@ def test_store_that_dies_before_the_switch_keeps_the_old_bundle(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(store, "_write_durably", power_loss)
         with pytest.raises(KeyboardInterrupt):
-            kept.save(bundles.bundle(version=2))
+            kept.promote(bundles.bundle(version=2))
     assert kept.load(everything).manifest.version == 1
-    kept.save(bundles.bundle(version=3))
+    kept.promote(bundles.bundle(version=3))
     assert kept.load(everything).manifest.version == 3
 
 
@@ -80,5 +80,5 @@ def test_damaged_pointer_is_an_error(tmp_path):
 
 def test_unwritable_place_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BundleError, match="cannot keep"):
-        store.BundleStore(tmp_path / "file" / "s").save(bundles.bundle())
+    with pytest.raises(BundleError, match="cannot"):
+        store.BundleStore(tmp_path / "file" / "s").promote(bundles.bundle())
