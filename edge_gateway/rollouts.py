@@ -2,7 +2,8 @@
 
 1. A bundle is activated when every live node that runs the present one has it staged. Live is who
    says so: cameras (and gateways below this one) of the site, and cloud workers that serve it.
-2. A live node that refuses it holds it up: the site stays with what it runs.
+2. A live node that refuses it holds it up: the site stays with what it runs. A camera or edge
+   gateway that the next bundle has no place for is not asked.
 3. A live node that has said neither after `patience_s` is treated as missing.
 4. The slot of the change lies `lead_s` ahead, so that every node has heard of it in time, and
    after every slot that has begun. It is planned after the slots of the change before are over,
@@ -28,7 +29,7 @@ from ddnn.activation import Activation, Shadow
 from ddnn.bundle import Bundle
 from ddnn.errors import BundleError
 from ddnn.message import Message, Publish
-from ddnn.place import edge_gateways
+from ddnn.place import edge_gateways, gateway_node
 from ddnn.rollout import offer
 from ddnn.signing import seal
 from ddnn.status import Status
@@ -216,9 +217,13 @@ class Rollouts:
         """Live nodes of the running bundle without the staged one; who refuses it, and why."""
         late: list[str] = []
         refused: dict[str, str] = {}
+        below = [gateway_node(k) for k in edge_gateways(staged.manifest.topology)]
         for report in self._nodes.values():
             runs = report.bundle or report.sites.get(self._site)
-            if report.state != "online" or runs != active.bundle_id:
+            if report.state != "online" or not _has_place(report.node, staged):
+                continue
+            # An edge gateway that the present bundle has no use for is needed from now on.
+            if runs != active.bundle_id and report.node not in below:
                 continue
             if staged.bundle_id in (report.staged, report.sites_staged.get(self._site)):
                 continue
@@ -229,6 +234,17 @@ class Rollouts:
             if why:
                 refused[report.node] = why
         return sorted(late), refused
+
+
+def _has_place(node: str, bundle: Bundle) -> bool:
+    """Whether a camera or edge gateway is part of this bundle's site; others always are."""
+    kind, _, number = node.partition("-")
+    topology = bundle.manifest.topology
+    if not number.isdecimal():
+        return True
+    if kind == "device":
+        return int(number) < topology.cameras
+    return kind != "gateway" or int(number) in edge_gateways(topology)
 
 
 def _can_be_tried(active: Bundle, staged: Bundle) -> bool:

@@ -90,6 +90,7 @@ def test_three_rollouts_at_full_frame_rate_cost_no_frame_and_mix_no_decision(tmp
     for name in ("trusted.json", "picky.json"):
         write_keys(folder / name, KeySet(keys=(trusted(),)))
     first = signed(random_bundle(cameras=CAMERAS), KEY)
+    topology = first.manifest.topology
     good = signed(with_threshold(first, 2, 0.80), KEY)
     refused = signed(with_threshold(first, 3, 0.85), KEY)
     worse = random_bundle(seed=5, cameras=CAMERAS, version=4)
@@ -97,7 +98,7 @@ def test_three_rollouts_at_full_frame_rate_cost_no_frame_and_mix_no_decision(tmp
     replay = tmp_path / "replay.npz"
     write_replay(replay, samples)
     with PickySystem(
-        folder, replay, CAMERAS, site=SITE, period_s=PERIOD_S,
+        folder, replay, topology, site=SITE, period_s=PERIOD_S,
         gateway_options=(*WAITS, *CANARY), trusted_keys=folder / "trusted.json",
     ) as system:  # fmt: skip
         client = Client(system.broker.host, system.broker.port, "observer")
@@ -107,7 +108,7 @@ def test_three_rollouts_at_full_frame_rate_cost_no_frame_and_mix_no_decision(tmp
             client.wait_connected(10)
             publish_bundle(client, SITE, first, 10)
             system.start_services()
-            system.wait_until(lambda: observer.ready(SITE, CAMERAS, first.bundle_id), "start", 60)
+            system.wait_until(lambda: observer.ready(SITE, topology, first.bundle_id), "start", 60)
             # A client of its own: the observer listens to the same topics.
             other = Client(system.broker.host, system.broker.port, "watch")
             watch = Watch(other)
@@ -120,7 +121,7 @@ def test_three_rollouts_at_full_frame_rate_cost_no_frame_and_mix_no_decision(tmp
             publish_bundle(client, SITE, good, 10)
             system.wait_until(lambda: watch.switched_at(good), "the good roll-out", 40)
             assert watch.records[-2].shadow.bundle == good.bundle_id  # it was tried before
-            system.wait_until(lambda: observer.ready(SITE, CAMERAS, good.bundle_id), "change", 20)
+            system.wait_until(lambda: observer.ready(SITE, topology, good.bundle_id), "change", 20)
 
             gone = KeySet(keys=(trusted(revoked="stolen"),))
             write_keys(folder / "picky.json", gone)

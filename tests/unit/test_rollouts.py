@@ -8,7 +8,9 @@ from ddnn.message import Message
 from ddnn.rollout import offer
 from edge_gateway.rollouts import HEAR_S, Rollouts, announce
 from tests import bundles
+from tests.arm64.bundles import random_bundle
 from tests.signing import message, signed
+from training.publish import with_version
 
 OLD, NEW = signed(bundles.bundle(version=1)), signed(bundles.bundle(version=2, marker=b"x"))
 WALL = 1_800_000_000.0
@@ -91,6 +93,33 @@ def test_refusal_of_one_node_holds_the_change_up_until_it_is_gone():
     site.camera(1, staged=None, state="offline")
     assert site.plan(1001.0) is not None
     assert site.rollouts.waiting is None
+
+
+def edges_bundle(version):
+    """Cameras 0 to 3 below two edges."""
+    made = random_bundle(1, (6, 5, 3), (2,), ((0, 1), (2, 3)), (3,), (4,), "CC")
+    return signed(with_version(made, version))
+
+
+def test_edge_gateway_that_the_next_bundle_has_no_use_for_is_not_asked():
+    site, several = Site(cameras=0), edges_bundle(1)
+    for k in range(2):
+        site.say(
+            topics.status("s", f"gateway-{k}"), node=f"gateway-{k}", bundle=several.bundle_id,
+            refused="no place in this bundle", refused_id=NEW.bundle_id,
+        )  # fmt: skip
+    site.camera(3, bundle=several, refused="no section for this camera", refused_id=NEW.bundle_id)
+    assert site.plan(active=several) is not None
+
+
+def test_edge_gateway_that_the_next_bundle_needs_is_waited_for():
+    site, several = Site(cameras=0), edges_bundle(2)
+    site.worker(staged=several)
+    site.say(topics.status("s", "gateway-1"), node="gateway-1")
+    assert site.plan(staged=several) is None
+    assert "gateway-1 not ready" in site.rollouts.waiting
+    site.say(topics.status("s", "gateway-1"), node="gateway-1", staged=several.bundle_id)
+    assert site.plan(staged=several) is not None
 
 
 def test_refusal_of_another_bundle_holds_nothing_up():
