@@ -26,6 +26,7 @@ from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections, gateway_roles
 from ddnn.tier import TierConfig
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
+from edge_gateway.probation import Probation
 from edge_gateway.rollouts import Rollouts, announce
 from edge_gateway.trial import TrialRules
 
@@ -145,6 +146,8 @@ class GatewayService:
             )
         before = self._journal.read() if self._journal else b""
         self._gateway = Gateway(_rules(settings), boot_id(), before, time.monotonic())
+        if settings.canary_every:
+            self._gateway.probation = Probation(_trial_rules(settings))
         if self._journal:
             self._journal.counts = self._gateway.counts
         boot = self._gateway.boot
@@ -298,19 +301,12 @@ class GatewayService:
 
     def try_out(self, bundle: Bundle | None, every: int) -> None:
         """Run the staged sections in shadow, or no more."""
-        settings, staged = self._settings, self._staged
+        staged = self._staged
         with self._wake:
             if bundle is None or staged is None or staged.bundle_id != bundle.bundle_id:
                 self._gateway.end_trial()
                 return
-            rules = TrialRules(
-                every=every,
-                slots=settings.canary_slots,
-                agreement=settings.canary_agreement,
-                entropy_shift=settings.canary_entropy_shift,
-                slower_s=settings.canary_slower_s,
-                errors=settings.canary_errors,
-            )
+            rules = msgspec.structs.replace(_trial_rules(self._settings), every=every)
             self._gateway.begin_trial(staged.bundle_id, staged.sections, rules)
 
     def begun(self, bundle: Bundle) -> None:
@@ -329,13 +325,15 @@ class GatewayService:
             clock_is_set = self._gateway.clock.is_set
             trial = self._gateway.trial
             tried = (trial.bundle_id, trial.verdict()) if trial else None
+            probation = self._gateway.probation
+            failed = probation.verdict if probation else None
         with self._rollouts_lock:
             active, staged, record = models.active, models.staged, models.record
             plan = None
             if clock_is_set:
                 plan = self._rollouts.plan(
                     now, time.time(), active=active, staged=staged, record=record,
-                    highest_slot=highest, settled=settled, trial=tried,
+                    highest_slot=highest, settled=settled, trial=tried, failed=failed,
                 )  # fmt: skip
             reminders = self._rollouts.assertions(now, active=active, staged=staged, record=record)
         if plan is not None:
@@ -423,6 +421,17 @@ class GatewayService:
 def _all_roles(manifest: Manifest) -> set[str]:
     """A gateway fetches the whole bundle: it can give it to a broker that has forgotten it."""
     return {info.role for info in manifest.sections}
+
+
+def _trial_rules(settings: GatewaySettings) -> TrialRules:
+    return TrialRules(
+        every=settings.canary_every,
+        slots=settings.canary_slots,
+        agreement=settings.canary_agreement,
+        entropy_shift=settings.canary_entropy_shift,
+        slower_s=settings.canary_slower_s,
+        errors=settings.canary_errors,
+    )
 
 
 def _rules(settings: GatewaySettings) -> GatewayRules:
