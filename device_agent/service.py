@@ -175,13 +175,10 @@ class DeviceService:
             if self._source.exhausted(slot):
                 break
             image = self._source.read(slot)
-            summary = self._agent.view(slot, image)
+            summary, shadow = self._agent.view(slot, image), self._agent.shadow(slot, image)
             with self._lock:
                 now = time.monotonic()
-                self._send(self._camera.finish(slot, summary, time.time(), now))
-            shadow = self._agent.shadow(slot, image)
-            with self._lock:
-                self._send(self._camera.shadow(shadow))
+                self._send(self._camera.finish(slot, summary, time.time(), now, shadow))
             self._look_after(now)
         # The last slots may still be asked for: count what answering them costs as well.
         until = time.monotonic() + 2.0

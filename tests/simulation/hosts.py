@@ -248,12 +248,12 @@ class Device(Host):
         if self.world.rng.random() >= options.absent:
             image = view(shown, depth(shown, options.shares))
         summary = self.agent.view(slot, image)
-        sent = self.camera.finish(slot, summary, self.wall, self.mono)
+        shadow = self.agent.shadow(slot, image)
+        sent = self.camera.finish(slot, summary, self.wall, self.mono, shadow)
         if offset != self.wall_offset and any(m.receipt is None for m in sent):
             self.world.violation(f"{self.name} sent a view taken across a clock step")
         self.world.frames += 1
         self.carry_out(sent)
-        self.carry_out(self.camera.shadow(self.agent.shadow(slot, image)))
         self.world.checker.device(self)
         self.tick()
 
@@ -338,6 +338,11 @@ class GatewayHost(Host):
             SITE, options.period_s, "gateway", patience_s=20.0, canary_every=options.canary_every
         )
         self.trial_rules = TrialRules(every=options.canary_every, slots=8)
+        if not options.lossless:  # nobody can pass while everything breaks
+            self.trial_rules = TrialRules(
+                every=options.canary_every, slots=8, agreement=0.0, entropy_shift=1.0,
+                slower_s=100.0, errors=1.0,
+            )  # fmt: skip
         if options.canary_every:
             self.gateway.probation = Probation(self.trial_rules)
         self.staged = None
