@@ -6,7 +6,7 @@ keeps it on disk; `on_active` hears from which slot on the site runs it; `on_tim
 running one when that slot has come.
 
 1. A node without a bundle runs the first one that it has staged at once, unless the site is known
-   to run another one.
+   to run another one. Should it hear so later, it goes over to that one.
 2. Any other change waits for the gateway's activation record.
 3. Of two bundles, the one that the site runs is fetched before the one that is offered.
 4. An offer older than one that was heard before is refused, and so is a record of a bundle older
@@ -137,6 +137,7 @@ class ModelFeed:
         self._due: int | None = None
         self._before: Bundle | None = None
         self._changed_at = 0.0
+        self._provisional = False
         self._clock_refused = False
         self._subscribed: set[Chunk] = set()
         self._spoiled: set[str] = set()
@@ -260,6 +261,7 @@ class ModelFeed:
                 if record.bundle == self.record.instead_of:
                     return  # given up
             before, self.record = self.record, record
+            self._provisional = self._provisional and record.bundle != self.bundle_id
             moved = before is not None and before.from_slot != record.from_slot
             if moved and self.active and record.bundle == self.bundle_id:
                 # A wrong clock had changed it over too early.
@@ -318,9 +320,10 @@ class ModelFeed:
     def _targets(self) -> list[tuple[bytes, bool]]:
         """Manifest messages to go for, the first one first; whether each is an offer."""
         targets = []
-        record, version = self.record, self.version or 0
-        if record is not None and record.bundle != self.bundle_id and record.version > version:
-            targets.append((record.manifest, False))
+        record = self.record
+        if record is not None and record.bundle != self.bundle_id:
+            lowest = 0 if self._provisional else self.version or 0
+            targets += [(record.manifest, False)] if record.version > lowest else []
         if self._offer is not None:
             targets.append((self._offer, True))
         return targets
@@ -334,6 +337,8 @@ class ModelFeed:
                     f"{self._highest}, which was offered before"
                 )
             self._highest = manifest.version
+        elif self._provisional:
+            self._stager.forget_running()
         complete = self._stager.offer_manifest(*sealed)
         if self._store:
             self._store.forget_chunks({chunk.sha256 for chunk in self._stager.wanted})
@@ -397,6 +402,7 @@ class ModelFeed:
         if self.active is None and self.record is None:
             self._runner.switch(bundle, 0)
             self._promote()
+            self._provisional = True
             return
         self._switch_if_told()
         self._try_out_if_told()
@@ -442,7 +448,7 @@ class ModelFeed:
         self._changed()
 
     def _now_runs(self, bundle: Bundle) -> None:
-        self.active = bundle
+        self.active, self._provisional = bundle, False
         self._stager.activated(bundle)
         log.info("running bundle %s version %d", describe(bundle.payload), bundle.manifest.version)
 

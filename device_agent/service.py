@@ -14,7 +14,7 @@ from ddnn import status, topics
 from ddnn.bundle import Manifest
 from ddnn.config import SiteSettings, boot_id
 from ddnn.errors import ConfigError
-from ddnn.key_files import trust_of
+from ddnn.key_files import check_keys, trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
 from device_agent.agent import Agent
@@ -84,6 +84,7 @@ class DeviceService:
     """Runs one agent until `stop` is set."""
 
     def __init__(self, settings: DeviceSettings, stop: threading.Event) -> None:
+        check_keys(settings)
         self._settings = settings
         self._stop = stop
         self._source = open_source(settings.source, settings.camera)

@@ -192,6 +192,10 @@ class Rollouts:
         if not self._heard_manifest:
             for bundle in (active, *([staged] if staged else [])):
                 messages += offer(self._site, bundle)
+        elif record is not None and self._heard is None:
+            # It has forgotten; somebody has offered another bundle since. The sections of the one
+            # that runs are gone as well.
+            messages += offer(self._site, active)[:-1]
         if record is not None and self._is_forgotten(record):
             messages.append(announce(self._site, record))
         if messages:

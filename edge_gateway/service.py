@@ -20,7 +20,7 @@ from ddnn.bundle import Bundle, Manifest
 from ddnn.config import SiteSettings, boot_id
 from ddnn.errors import BundleError, ConfigError
 from ddnn.journal_file import JournalFile
-from ddnn.key_files import trust_of
+from ddnn.key_files import check_keys, trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections, gateway_roles
@@ -132,6 +132,7 @@ class GatewayService:
     """Runs one site's gateway until `stop` is set."""
 
     def __init__(self, settings: GatewaySettings, stop: threading.Event) -> None:
+        check_keys(settings)
         self._settings = settings
         self._stop = stop
         self._wake = threading.Condition(threading.Lock())
