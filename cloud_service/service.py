@@ -17,7 +17,7 @@ from cloud_service.worker import Worker
 from ddnn import status, topics
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import NodeSettings, boot_id
-from ddnn.key_files import trust_of
+from ddnn.key_files import check_keys, trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Will
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 STATUS_EVERY_S = 30.0
 #: A worker follows at most so many sites: topic names come from the network.
 MAX_SITES = 10_000
+#: Refusals and notes in its status.
+MAX_TEXTS = 100
 
 
 class _SiteRunner:
@@ -67,6 +69,7 @@ class CloudService:
     """Runs one worker until `stop` is set."""
 
     def __init__(self, settings: CloudSettings, stop: threading.Event) -> None:
+        check_keys(settings)
         self._settings = settings
         self._stop = stop
         self._boot = boot_id()
@@ -151,7 +154,14 @@ class CloudService:
 
     def _status(self, state: str) -> bytes:
         feeds = list(self._feeds.items())
-        notes = {f"{site}.{n}": text for site, f in feeds for n, text in f.notes().items()}
+        # A few are enough for a person to look, and a status must fit into a message.
+        notes: dict[str, str] = {}
+        refused: dict[str, str] = {}
+        for site, feed in feeds:
+            if feed.refused and len(refused) < MAX_TEXTS:
+                refused[site] = feed.refused
+            for name, text in feed.notes().items() if len(notes) < MAX_TEXTS else ():
+                notes[name if name == "trust" else f"{site}.{name}"] = text
         return status.encode(
             status.Status(
                 node=self._settings.worker,
@@ -160,7 +170,7 @@ class CloudService:
                 counts=dict(self._worker.counts),
                 sites={s: f.bundle_id for s, f in feeds if f.bundle_id},
                 sites_staged={s: f.staged_id for s, f in feeds if f.staged_id},
-                sites_refused={s: f.refused for s, f in feeds if f.refused},
+                sites_refused=refused,
                 notes=notes | self._client.certificate_note() if state == "online" else {},
             )
         )

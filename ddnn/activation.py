@@ -36,6 +36,8 @@ class Activation(
         version: of that bundle.
         manifest: its manifest as the publisher sent it, with the signatures.
         shadow: a staged bundle that is on trial beside it.
+        instead_of: the bundle that ran before and is given up: the site goes back to the one before
+            it. The one way to an older version, and only for nodes that changed over lately.
     """
 
     bundle: Sha256
@@ -43,6 +45,7 @@ class Activation(
     from_slot: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     manifest: bytes
     shadow: Shadow | None = None
+    instead_of: Sha256 | None = None
 
 
 #: Made once: see `ddnn.bundle`.

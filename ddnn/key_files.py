@@ -23,15 +23,11 @@ def trust_of(settings: NodeSettings, site: str, tier: TierName) -> Trust:
     """What a node of this site accepts.
 
     The file of trusted keys is read again for every manifest, so that a key can be revoked
-    without a restart.
-
-    Raises:
-        ConfigError: it names a file that cannot be read.
+    without a restart; while it cannot be read, everything is refused.
     """
     place = Place(site, tier, platform.machine(), version("ddnn"))
     if settings.trusted_keys:
         path = Path(settings.trusted_keys)
-        read_keys(path)
         return Trust(place, lambda: read_keys(path))
     unsigned = None
     if settings.allow_unsigned:
@@ -39,6 +35,16 @@ def trust_of(settings: NodeSettings, site: str, tier: TierName) -> Trust:
     elif is_loopback(settings.broker):
         unsigned = "there are no trusted keys, and the broker is on this machine"
     return Trust(place, unsigned=unsigned)
+
+
+def check_keys(settings: NodeSettings) -> None:
+    """For a node's start: a wrong setting should stop it and not show as refused bundles.
+
+    Raises:
+        ConfigError: the settings name a file of trusted keys that cannot be read.
+    """
+    if settings.trusted_keys:
+        read_keys(Path(settings.trusted_keys))
 
 
 def is_loopback(host: str) -> bool:

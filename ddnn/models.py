@@ -6,11 +6,12 @@ keeps it on disk; `on_active` hears from which slot on the site runs it; `on_tim
 running one when that slot has come.
 
 1. A node without a bundle runs the first one that it has staged at once, unless the site is known
-   to run another one.
+   to run another one. Should it hear so later, it goes over to that one.
 2. Any other change waits for the gateway's activation record.
 3. Of two bundles, the one that the site runs is fetched before the one that is offered.
 4. An offer older than one that was heard before is refused, and so is a record of a bundle older
-   than the one that runs.
+   than the one that runs; but for `GO_BACK_S` after a change the gateway can take the change back,
+   to the very bundle that ran before.
 5. What is refused leaves everything as it is; the reason is in the status.
 """
 
@@ -35,6 +36,8 @@ from ddnn.store import BundleStore
 from ddnn.trust import ClockError, Trust
 
 log = logging.getLogger(__name__)
+#: So long after a change of bundle its gateway may take it back.
+GO_BACK_S = 1800.0
 
 
 class Subscriber(Protocol):
@@ -132,6 +135,9 @@ class ModelFeed:
         self._offer: bytes | None = None
         self._highest = 0
         self._due: int | None = None
+        self._before: Bundle | None = None
+        self._changed_at = 0.0
+        self._provisional = False
         self._clock_refused = False
         self._subscribed: set[Chunk] = set()
         self._spoiled: set[str] = set()
@@ -205,6 +211,8 @@ class ModelFeed:
         with self._lock:
             if self._due is not None and self._slot() >= self._due:
                 self._promote()
+            if self._before is not None and not self._may_go_back():
+                self._before = None
             if self._clock_refused and self._wall() >= EARLIEST_WALL_S:
                 self._clock_refused = False
                 self._pursue()
@@ -246,9 +254,14 @@ class ModelFeed:
     def follow(self, record: Activation) -> None:
         """Run what `record` says, as soon as it is here."""
         with self._lock:
-            if self.record is not None and record.version < self.record.version:
-                return  # of a gateway that has forgotten, or an old copy
+            if self.record is not None:
+                goes_back = record.instead_of is not None and self._goes_back(record)
+                if record.version < self.record.version and not goes_back:
+                    return  # of a gateway that has forgotten, or an old copy
+                if record.bundle == self.record.instead_of:
+                    return  # given up
             before, self.record = self.record, record
+            self._provisional = self._provisional and record.bundle != self.bundle_id
             moved = before is not None and before.from_slot != record.from_slot
             if moved and self.active and record.bundle == self.bundle_id:
                 # A wrong clock had changed it over too early.
@@ -256,6 +269,24 @@ class ModelFeed:
             self._switch_if_told()
             self._try_out_if_told()
             self._pursue()
+
+    def _may_go_back(self) -> bool:
+        return 0.0 <= self._wall() - self._changed_at <= GO_BACK_S
+
+    def _goes_back(self, record: Activation) -> bool:
+        """Stage the bundle before the last change again, where `record` takes that change back."""
+        before = self._before
+        if before is None or before.bundle_id != record.bundle or not self._may_go_back():
+            return False
+        if record.instead_of != self.bundle_id:
+            return False
+        try:
+            self._runner.stage(before)
+        except BundleError as error:
+            self._say_refused(before.bundle_id, error)
+            return False
+        self.staged, self._due = before, None
+        return True
 
     def _on_chunk(self, message: Message) -> None:
         sha256, _, number = message.topic.rpartition("/")
@@ -289,9 +320,10 @@ class ModelFeed:
     def _targets(self) -> list[tuple[bytes, bool]]:
         """Manifest messages to go for, the first one first; whether each is an offer."""
         targets = []
-        record, version = self.record, self.version or 0
-        if record is not None and record.bundle != self.bundle_id and record.version > version:
-            targets.append((record.manifest, False))
+        record = self.record
+        if record is not None and record.bundle != self.bundle_id:
+            lowest = 0 if self._provisional else self.version or 0
+            targets += [(record.manifest, False)] if record.version > lowest else []
         if self._offer is not None:
             targets.append((self._offer, True))
         return targets
@@ -305,6 +337,8 @@ class ModelFeed:
                     f"{self._highest}, which was offered before"
                 )
             self._highest = manifest.version
+        elif self._provisional:
+            self._stager.forget_running()
         complete = self._stager.offer_manifest(*sealed)
         if self._store:
             self._store.forget_chunks({chunk.sha256 for chunk in self._stager.wanted})
@@ -368,6 +402,7 @@ class ModelFeed:
         if self.active is None and self.record is None:
             self._runner.switch(bundle, 0)
             self._promote()
+            self._provisional = True
             return
         self._switch_if_told()
         self._try_out_if_told()
@@ -402,6 +437,7 @@ class ModelFeed:
         assert bundle is not None
         self.staged = self._due = None
         self._runner.begun(bundle)
+        self._before, self._changed_at = self.active, self._wall()
         self._now_runs(bundle)
         if self._store:
             try:
@@ -412,7 +448,7 @@ class ModelFeed:
         self._changed()
 
     def _now_runs(self, bundle: Bundle) -> None:
-        self.active = bundle
+        self.active, self._provisional = bundle, False
         self._stager.activated(bundle)
         log.info("running bundle %s version %d", describe(bundle.payload), bundle.manifest.version)
 

@@ -153,6 +153,10 @@ class Stager:
             if info.role in bundle.sections
         }
 
+    def forget_running(self) -> None:
+        """Take any version: what runs was begun without knowing what the site runs."""
+        self._running = None
+
     def abandon(self) -> None:
         """Forget what is staged, so that the same manifest may be offered again."""
         self._payload, self._signatures, self._wanted, self._parts = None, (), {}, {}

@@ -92,8 +92,14 @@ class Camera:
         self.pacer.shown(slot)
         return slot
 
-    def finish(self, slot: int, summary: bytes | None, wall: float, now: float) -> list[Publish]:
-        """The view of `slot` gave this summary (None: none); what is to be sent now."""
+    def finish(
+        self, slot: int, summary: bytes | None, wall: float, now: float, shadow: bytes | None = None
+    ) -> list[Publish]:
+        """The view of `slot` gave this summary (None: none); what is to be sent now.
+
+        Args:
+            shadow: the summary of a bundle on trial: sent now or not at all.
+        """
         if self._look(wall, now):
             self.agent.counts["dropped_clock_step"] += 1
             return []
@@ -106,15 +112,11 @@ class Camera:
                 sent.append(Publish(self._topic, summary))
             else:
                 self._put_aside(slot, summary, now)
+        if shadow is not None and self.connected:
+            sent.append(Publish(self._topic, shadow))
         while self._recent and now - self._recent[0][0] > self.rules.unsure_s:
             self._recent.popleft()
         return sent + self.on_time(now)
-
-    def shadow(self, summary: bytes | None) -> list[Publish]:
-        """The summary of a bundle on trial: sent now or not at all."""
-        if summary is None or not self.connected:
-            return []
-        return [Publish(self._topic, summary)]
 
     def on_request(self, message: Message, wall: float) -> list[Publish]:
         """The gateway asks for features. May be called while a view is taken."""

@@ -14,7 +14,7 @@ from ddnn import status, topics
 from ddnn.bundle import Manifest
 from ddnn.config import SiteSettings, boot_id
 from ddnn.errors import ConfigError
-from ddnn.key_files import trust_of
+from ddnn.key_files import check_keys, trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
 from device_agent.agent import Agent
@@ -96,6 +96,7 @@ class DeviceService:
     """Runs one agent until `stop` is set."""
 
     def __init__(self, settings: DeviceSettings, stop: threading.Event) -> None:
+        check_keys(settings)
         self._settings = settings
         self._stop = stop
         self._source = open_source(settings.source, settings.camera)
@@ -190,13 +191,10 @@ class DeviceService:
             if self._source.exhausted(slot):
                 break
             image = self._source.read(slot)
-            summary = self._agent.view(slot, image)
+            summary, shadow = self._agent.view(slot, image), self._agent.shadow(slot, image)
             with self._lock:
                 now = time.monotonic()
-                self._send(self._camera.finish(slot, summary, time.time(), now))
-            shadow = self._agent.shadow(slot, image)
-            with self._lock:
-                self._send(self._camera.shadow(shadow))
+                self._send(self._camera.finish(slot, summary, time.time(), now, shadow))
             self._look_after(now)
         # The last slots may still be asked for: count what answering them costs as well.
         until = time.monotonic() + 2.0

@@ -53,6 +53,7 @@ from ddnn.tier import (
 )
 from ddnn.wire import Flag, Frame, Kind
 from edge_gateway.engines import Engine, Engines
+from edge_gateway.probation import Probation
 from edge_gateway.trial import Trial, TrialRules
 from edge_gateway.upward import upward
 
@@ -126,6 +127,7 @@ class Gateway:
         self.breaker = Breaker()
         self.engines = Engines()
         self.trial: Trial | None = None
+        self.probation: Probation | None = None
         self.settings_refused: str | None = None
         self.connected = False
         self._window = max(1, round(rules.window_s / rules.period_s))
@@ -453,6 +455,8 @@ class Gateway:
         )
         engine = Engine(tier, place, bundle_id, classes, curve, from_slot)
         self.engines.add(engine)
+        if self.probation is not None:
+            self.probation.changed()
         for each in self.engines.all:
             effects += self._tell(each, now)
         self._tune(self._tuning)
@@ -561,8 +565,7 @@ class Gateway:
                 case Decision():
                     effects += self._end_decided(engine, action, now)
                 case Expired():
-                    if self.trial is not None:
-                        self.trial.real(action.slot, None)
+                    self._observe(engine, action.slot, None)
                     ended = ("expired", f"expired.{action.reason}")
                     effects += self._remember(Ended(action.slot, ended))
                 case Request() | Escalate():
@@ -598,10 +601,16 @@ class Gateway:
             expiry_s=self._tier_config.answer_wait_s,
         )
 
+    def _observe(self, engine: Engine, slot: int, decision: Decision | None) -> None:
+        """For those who judge bundles: how `slot` has ended."""
+        if self.trial is not None:
+            self.trial.real(slot, decision)
+        if self.probation is not None and engine is self.engines.newest:
+            self.probation.ended(decision)
+
     def _end_decided(self, engine: Engine, decision: Decision, now: float) -> list[Effect]:
         rules = self.rules
-        if self.trial is not None:
-            self.trial.real(decision.slot, decision)
+        self._observe(engine, decision.slot, decision)
         kind = engine.place.kind
         payload = encode(describe(decision, rules.site, engine.classes, rules.period_s, kind))
         ended = [

@@ -12,9 +12,11 @@
    its trial (`edge_gateway.trial`); it is activated when it has passed. One that has failed is
    refused by the gateway, and the site stays with what it runs. Between bundles of several edges
    there is no trial: their edge gateways would have to run it too.
-6. The record of the change is on the gateway's disk before anybody hears of it. Where the broker
+6. Where the first slots after a change go worse (`edge_gateway.probation`), it is taken back; that
+   bundle is not activated again.
+7. The record of the change is on the gateway's disk before anybody hears of it. Where the broker
    has none, or an older one, it is published again.
-7. Where the broker has forgotten the manifest, it and its sections are published again from the
+8. Where the broker has forgotten the manifest, it and its sections are published again from the
    gateway's disk.
 """
 
@@ -75,6 +77,8 @@ class Rollouts:
         self._heard_manifest = False
         self._heard: Activation | None = None
         self._asserted_at = -math.inf
+        self._ran: Activation | None = None
+        self._ran_before: Activation | None = None
 
     # -- what is heard -------------------------------------------------------------------------
 
@@ -123,6 +127,7 @@ class Rollouts:
         highest_slot: int,
         settled: bool,
         trial: tuple[str, str | None] | None = None,
+        failed: str | None = None,
     ) -> Activation | None:
         """The record to keep and to publish, when it is time for one.
 
@@ -131,18 +136,26 @@ class Rollouts:
             highest_slot: the highest one that has begun.
             settled: whether the slots of the change before are over.
             trial: which bundle is on trial, and `Trial.verdict`.
+            failed: `Probation.verdict` on the running bundle.
         """
         self.waiting = None
-        if self.rejected and (staged is None or staged.bundle_id != self.rejected[0]):
-            self.rejected = None
         if active is None:
             return None
+        if record is None or record.bundle != active.bundle_id:
+            pass
+        elif self._ran is None or self._ran.bundle != active.bundle_id:
+            self._ran_before, self._ran = self._ran, record
+        self._forget_rejected(staged, record)
         # A retained record would have come before the manifest, in the order of subscribing.
         if record is None and self._heard_manifest and self._heard is None:
             return _record(active, 0)
         if not self._has_heard(now):
             return None
         slot = int(wall / self._period_s)
+        # Back once: the bundle before is not given up for one that was.
+        fresh = record is not None and record.instead_of is None
+        if failed and fresh and record and record.bundle == active.bundle_id and self._ran_before:
+            return self._back(active.bundle_id, self._ran_before, slot, highest_slot, failed)
         if record is not None and record.from_slot > slot + 4 * self._lead_slots + 10:
             # Perhaps this gateway has changed over already, when its clock was wrong.
             for bundle in (active, staged):
@@ -155,6 +168,8 @@ class Rollouts:
             return None
         if record is not None and record.bundle == staged.bundle_id:
             return None
+        if record is not None and record.instead_of == staged.bundle_id:
+            return None  # given up
         if self._staged is None or self._staged[0] != staged.bundle_id:
             self._staged = (staged.bundle_id, now)
         late, refused = self._not_ready(active, staged)
@@ -180,11 +195,32 @@ class Rollouts:
         if not self._heard_manifest:
             for bundle in (active, *([staged] if staged else [])):
                 messages += offer(self._site, bundle)
-        if record is not None and (self._heard is None or self._heard.version < record.version):
+        elif record is not None and self._heard is None:
+            # It has forgotten; somebody has offered another bundle since. The sections of the one
+            # that runs are gone as well.
+            messages += offer(self._site, active)[:-1]
+        if record is not None and self._is_forgotten(record):
             messages.append(announce(self._site, record))
         if messages:
             self._asserted_at = now
         return messages
+
+    def _back(
+        self, failed_id: str, before: Activation, slot: int, highest_slot: int, why: str
+    ) -> Activation:
+        """The record that takes the last change back."""
+        self.rejected = (failed_id, f"was given up after the change: {why}")
+        from_slot = max(slot + self._lead_slots, highest_slot + 1)
+        return msgspec.structs.replace(
+            before, from_slot=from_slot, shadow=None, instead_of=failed_id
+        )
+
+    def _forget_rejected(self, staged: Bundle | None, record: Activation | None) -> None:
+        """Another candidate makes the rejection of the last one yesterday's news."""
+        if self.rejected is None or (record is not None and record.instead_of == self.rejected[0]):
+            return
+        if staged is None or staged.bundle_id != self.rejected[0]:
+            self.rejected = None
 
     def _after_trial(
         self,
@@ -206,6 +242,10 @@ class Rollouts:
             self.rejected = (staged.bundle_id, f"failed its trial: {trial[1]}")
             return msgspec.structs.replace(record, shadow=None)
         return self._at(staged, slot, highest_slot)
+
+    def _is_forgotten(self, record: Activation) -> bool:
+        heard = self._heard
+        return heard is None or heard.version < record.version or heard.bundle == record.instead_of
 
     def _has_heard(self, now: float) -> bool:
         return self._connected_at is not None and now - self._connected_at >= HEAR_S

@@ -20,7 +20,7 @@ from ddnn.bundle import Bundle, Manifest
 from ddnn.config import SiteSettings, boot_id
 from ddnn.errors import BundleError, ConfigError
 from ddnn.journal_file import JournalFile
-from ddnn.key_files import trust_of
+from ddnn.key_files import check_keys, trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections
@@ -28,6 +28,7 @@ from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
 from edge_gateway.intake import Intake
+from edge_gateway.probation import Probation
 from edge_gateway.rollouts import Rollouts, announce
 from edge_gateway.trial import TrialRules
 
@@ -149,6 +150,7 @@ class GatewayService:
     """Runs one gateway until `stop` is set: the site's, or that of one of several edges."""
 
     def __init__(self, settings: GatewaySettings, stop: threading.Event) -> None:
+        check_keys(settings)
         self._settings = settings
         self._stop = stop
         self._wake = threading.Condition(threading.Lock())
@@ -166,6 +168,8 @@ class GatewayService:
             )
         before = self._journal.read() if self._journal else b""
         self._gateway = Gateway(_rules(settings), boot_id(), before, time.monotonic())
+        if settings.canary_every:
+            self._gateway.probation = Probation(_trial_rules(settings))
         if self._journal:
             self._journal.counts = self._gateway.counts
         boot = self._gateway.boot
@@ -340,19 +344,12 @@ class GatewayService:
 
     def try_out(self, bundle: Bundle | None, every: int) -> None:
         """Run the staged sections in shadow, or no more."""
-        settings, staged = self._settings, self._staged
+        staged = self._staged
         with self._wake:
             if bundle is None or staged is None or staged.bundle_id != bundle.bundle_id:
                 self._gateway.end_trial()
                 return
-            rules = TrialRules(
-                every=every,
-                slots=settings.canary_slots,
-                agreement=settings.canary_agreement,
-                entropy_shift=settings.canary_entropy_shift,
-                slower_s=settings.canary_slower_s,
-                errors=settings.canary_errors,
-            )
+            rules = msgspec.structs.replace(_trial_rules(self._settings), every=every)
             self._gateway.begin_trial(staged.bundle_id, staged.sections, rules, staged.place)
             self._intake.follow(self._gateway.hears())
 
@@ -376,6 +373,8 @@ class GatewayService:
             clock_is_set = self._gateway.clock.is_set
             trial = self._gateway.trial
             tried = (trial.bundle_id, trial.verdict()) if trial else None
+            probation = self._gateway.probation
+            failed = probation.verdict if probation else None
         if self._edge is not None:
             return
         with self._rollouts_lock:
@@ -384,7 +383,7 @@ class GatewayService:
             if clock_is_set:
                 plan = self._rollouts.plan(
                     now, time.time(), active=active, staged=staged, record=record,
-                    highest_slot=highest, settled=settled, trial=tried,
+                    highest_slot=highest, settled=settled, trial=tried, failed=failed,
                 )  # fmt: skip
             reminders = self._rollouts.assertions(now, active=active, staged=staged, record=record)
         if plan is not None:
@@ -470,6 +469,17 @@ class GatewayService:
         info = self._client.send(Publish(topic, status.encode(report), qos=1, retain=True))
         if state != "online" and info is not None and self._client.connected.is_set():
             info.wait_for_publish(2.0)
+
+
+def _trial_rules(settings: GatewaySettings) -> TrialRules:
+    return TrialRules(
+        every=settings.canary_every,
+        slots=settings.canary_slots,
+        agreement=settings.canary_agreement,
+        entropy_shift=settings.canary_entropy_shift,
+        slower_s=settings.canary_slower_s,
+        errors=settings.canary_errors,
+    )
 
 
 def _rules(settings: GatewaySettings) -> GatewayRules:

@@ -15,13 +15,14 @@ from ddnn.models import ModelFeed
 from ddnn.outbox import Outbox
 from ddnn.rollout import Stager
 from ddnn.slots import ClosedSlots
-from ddnn.tier import Tier
+from ddnn.tier import Decision, Tier
 from ddnn.wire import Kind
 from device_agent.agent import Agent
 from device_agent.camera import Camera
 from edge_gateway.engines import Engines
 from edge_gateway.gateway import Gateway, Keep
 from edge_gateway.rollouts import Rollouts
+from edge_gateway.trial import Trial
 
 
 def closed_slots_are_forgotten(patch):
@@ -272,6 +273,22 @@ def broker_is_not_reminded_of_what_it_forgot(patch):
     patch.setattr(Rollouts, "assertions", lambda self, now, **state: [])
 
 
+def frames_of_a_trial_count(patch):
+    """What a bundle on trial decides is published as the site's decision."""
+    right = Gateway._carry_out_trial
+
+    def wrong(self, actions):
+        engine = self.engines.newest
+        ended = [a for a in actions if isinstance(a, Decision)]
+        return right(self, actions) + self._carry_out(engine, ended, 0.0)
+
+    patch.setattr(Gateway, "_carry_out_trial", wrong)
+
+
+def trial_never_ends(patch):
+    patch.setattr(Trial, "verdict", lambda self: None)
+
+
 def staged_bundle_is_never_run(patch):
     patch.setattr(Rollouts, "plan", lambda self, now, wall, **state: None)
 
@@ -311,5 +328,7 @@ BUGS = {
         (worker_serves_the_newest_bundle_only, "roll-outs alone"),
         (broker_is_not_reminded_of_what_it_forgot, "network"),
         (staged_bundle_is_never_run, "bundles"),
+        (frames_of_a_trial_count, "trials"),
+        (trial_never_ends, "trials"),
     )
 }

@@ -17,7 +17,9 @@ from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.pacing import Pacer
 from edge_gateway.gateway import Gateway, GatewayRules, Keep
+from edge_gateway.probation import Probation
 from edge_gateway.rollouts import Rollouts, announce
+from edge_gateway.trial import TrialRules
 from tests.simulation.bundles import (
     CLASSES,
     CloudSection,
@@ -75,14 +77,12 @@ class Disk:
 class Runner:
     """What a host does with bundles."""
 
-    def __init__(self, stage, switch):
+    def __init__(self, stage, switch, try_out=lambda complete, every: None):
         self.stage = stage
         self.switch = switch
+        self.try_out = try_out
 
     def begun(self, complete):
-        pass
-
-    def try_out(self, complete, every):
         pass
 
 
@@ -248,7 +248,8 @@ class Device(Host):
         if self.world.rng.random() >= options.absent:
             image = view(shown, depth(shown, options.shares))
         summary = self.agent.view(slot, image)
-        sent = self.camera.finish(slot, summary, self.wall, self.mono)
+        shadow = self.agent.shadow(slot, image)
+        sent = self.camera.finish(slot, summary, self.wall, self.mono, shadow)
         if offset != self.wall_offset and any(m.receipt is None for m in sent):
             self.world.violation(f"{self.name} sent a view taken across a clock step")
         self.world.frames += 1
@@ -333,11 +334,21 @@ class GatewayHost(Host):
             topics.recall(SITE),
         ):
             self.client.subscribe(topic_filter, on_message)
-        self.rollouts = Rollouts(SITE, options.period_s, "gateway", patience_s=20.0)
+        self.rollouts = Rollouts(
+            SITE, options.period_s, "gateway", patience_s=20.0, canary_every=options.canary_every
+        )
+        self.trial_rules = TrialRules(every=options.canary_every, slots=8)
+        if not options.lossless:  # nobody can pass while everything breaks
+            self.trial_rules = TrialRules(
+                every=options.canary_every, slots=8, agreement=0.0, entropy_shift=1.0,
+                slower_s=100.0, errors=1.0,
+            )  # fmt: skip
+        if options.canary_every:
+            self.gateway.probation = Probation(self.trial_rules)
         self.staged = None
         self.follow_models(
             lambda manifest: {info.role for info in manifest.sections},
-            Runner(self.stage, self.switch),
+            Runner(self.stage, self.switch, self.try_out),
             period_s=options.period_s, overheard=self.rollouts.on_message,
         )  # fmt: skip
         self.guarded(self.tick)()
@@ -380,11 +391,14 @@ class GatewayHost(Host):
         """As `GatewayService._conduct`."""
         feed, engines = self.feed, self.gateway.engines
         feed.on_time()
+        trial, probation = self.gateway.trial, self.gateway.probation
         plan = None
         if self.gateway.clock.is_set:
             plan = self.rollouts.plan(
                 self.mono, self.wall, active=feed.active, staged=feed.staged, record=feed.record,
                 highest_slot=engines.highest, settled=engines.settled,
+                trial=(trial.bundle_id, trial.verdict()) if trial else None,
+                failed=probation.verdict if probation else None,
             )  # fmt: skip
         reminders = self.rollouts.assertions(
             self.mono, active=feed.active, staged=feed.staged, record=feed.record
@@ -433,6 +447,13 @@ class GatewayHost(Host):
                 )
             )  # fmt: skip
             self.after_call()
+
+    def try_out(self, complete, every):
+        if complete is None or not self.staged or self.staged[0].bundle_id != complete.bundle_id:
+            self.gateway.end_trial()
+        else:
+            self.gateway.begin_trial(complete.bundle_id, self.staged[1], self.trial_rules)
+            self.world.counts["trials"] += 1
 
     def on_up(self):
         self.rollouts.on_connected(self.mono)

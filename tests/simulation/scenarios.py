@@ -59,6 +59,15 @@ SCENARIOS = {
     "roll-outs alone": Options(
         episodes=3, faults=4, lossless=True, kinds=("roll_out", "roll_out_refused_by_one")
     ),
+    "trials": Options(
+        episodes=3,
+        faults=2,
+        canary_every=2,
+        lossless=True,
+        shares=(0.7, 0.2),
+        quiet_s=120.0,
+        kinds=("roll_out",),
+    ),
     "overload": Options(
         episodes=2,
         faults=6,

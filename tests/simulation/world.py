@@ -26,6 +26,7 @@ class Options:
         chaos_s, quiet_s: length of the two phases of an episode.
         faults: how many are begun in a chaos phase.
         kinds: names of faults to choose from; None: all.
+        canary_every: which slots a candidate is tried on; 0: it is not.
         lossless: whether no decision may lack anything at any time.
     """
 
@@ -39,6 +40,7 @@ class Options:
     quiet_s: float = 75.0
     faults: int = 5
     kinds: tuple[str, ...] | None = None
+    canary_every: int = 0
     lossless: bool = False
     ask_at_once: int = 0
     max_open_slots: int = 40

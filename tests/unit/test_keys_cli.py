@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from ddnn.errors import BundleError, ConfigError, DdnnError
-from ddnn.key_files import is_loopback, read_keys, read_secret, trust_of
+from ddnn.key_files import check_keys, is_loopback, read_keys, read_secret, trust_of
 from ddnn.store import read_folder, write_folder
 from device_agent.service import DeviceSettings
 from tests import bundles
@@ -154,7 +154,7 @@ def test_not_loopback(host):
 
 def test_trusted_keys_that_cannot_be_read_stop_a_node_at_its_start(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read trusted keys from .*nowhere"):
-        note(trusted_keys=str(tmp_path / "nowhere"))
+        check_keys(settings(trusted_keys=str(tmp_path / "nowhere")))
 
 
 def test_trusted_keys_that_are_damaged_later_refuse_everything(key, tmp_path):

@@ -485,6 +485,30 @@ def test_new_node_of_a_running_site_takes_the_running_bundle_and_not_the_offered
     assert (node.feed.bundle_id, node.feed.staged_id) == (runs.bundle_id, offered.bundle_id)
 
 
+def test_new_node_that_began_with_the_offered_bundle_goes_over_to_the_running_one():
+    """Its broker had lost the record when it started; the gateway publishes it again."""
+    node = Node(running=False)
+    runs, offered = node.good, signed(newer(6))
+    node.broker.sections(runs)
+    node.broker.offer(offered)
+    assert node.feed.bundle_id == offered.bundle_id
+    node.activate(runs, 0)
+    assert (node.feed.bundle_id, node.feed.staged_id) == (runs.bundle_id, offered.bundle_id)
+    # From now on it knows what the site runs, and goes back no more.
+    node.activate(offered, 0)
+    node.activate(runs, 0)
+    assert node.feed.bundle_id == offered.bundle_id
+
+
+def test_new_node_is_not_made_to_run_what_no_trusted_key_has_signed():
+    node = Node(running=False)
+    node.broker.offer(node.good)
+    evil = newer(4)
+    node.broker.sections(evil)
+    node.activate(evil, 0)
+    assert node.feed.bundle_id == node.good.bundle_id
+
+
 def test_section_that_the_node_has_already_is_not_fetched_again():
     node = Node()
     same = signed(bundles.bundle(version=6))

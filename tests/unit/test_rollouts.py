@@ -186,6 +186,14 @@ def test_broker_that_remembers_is_told_nothing():
     assert site.assertions(30.0) == []
 
 
+def test_broker_that_forgot_and_was_offered_another_bundle_gets_the_running_ones_sections():
+    site = Site()
+    site.rollouts.on_connected(20.0)
+    site.rollouts.on_message(Message(topics.manifest("s"), message(NEW)))
+    sections = offer("s", OLD)[:-1]
+    assert site.assertions(22.0) == [*sections, announce("s", site.record)]
+
+
 def test_older_record_on_the_broker_is_replaced():
     site = Site()
     newer = site.plan()

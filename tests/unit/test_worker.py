@@ -10,6 +10,7 @@ from ddnn.evaluate import Evaluator
 from ddnn.wire import Flag, Kind
 from tests.bundles import bundle as unrunnable_bundle
 from tests.bundles import random_bundle
+from training.publish import with_version
 
 BUNDLE = random_bundle()
 
@@ -71,3 +72,24 @@ def test_bundle_that_does_not_load_leaves_the_served_one():
         one.load("s1", unrunnable_bundle())
     body = wire.pack_escalation(1, [edge_features().tobytes()])
     assert wire.decode(one.answer("s1", escalation(body))).flags == 0
+
+
+def test_running_former_and_staged_bundle_are_all_served_and_no_more():
+    """A candidate that is never activated must not push out the bundle that runs."""
+    made = worker()
+    others = [with_version(BUNDLE, version) for version in (2, 3, 4)]
+    for candidate in others:
+        made.stage("s1", candidate)
+        assert is_served(made, BUNDLE)
+        assert is_served(made, candidate)
+    assert not is_served(made, others[0])
+    made.switch("s1", others[2])
+    made.stage("s1", others[0])
+    assert [is_served(made, b) for b in (BUNDLE, *others)] == [True, True, False, True]
+    made.switch("s1", others[0])
+    assert [is_served(made, b) for b in (BUNDLE, *others)] == [False, True, False, True]
+
+
+def is_served(made, bundle):
+    body = wire.pack_escalation(1, [edge_features().tobytes()])
+    return wire.decode(made.answer("s1", escalation(body, bundle.tag))).flags == 0
