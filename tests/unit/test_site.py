@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker import lint, site
-from broker.pki import Authority, now_utc
+from broker.pki import Authority, PkiError, now_utc
 from broker.plan import BrokerPlan, Plan, Upstream, read_plan
 from broker.production import parse_acl, render_acl, render_config
 from broker.site_cli import site_command
@@ -110,6 +110,14 @@ def test_revoked_node_loses_its_rights_at_once_and_gets_no_new_certificate_by_it
     assert issued.key
     site.build(folder, NOW)
     assert "user s1.device-0\n" in (folder / "broker/acl").read_text()
+
+
+def test_authority_that_is_kept_elsewhere_is_never_replaced(folder):
+    shutil.move(folder / "ca", folder.parent / "safe")
+    assert lint.check(folder, NOW) == []
+    with pytest.raises(PkiError, match="bring it back"):
+        site.build(folder, NOW)
+    assert not (folder / "ca").exists()
 
 
 def edit(path, old, new):
