@@ -1,9 +1,11 @@
 """A site's folder: what follows from the plan, and what `ddnn site check` finds wrong with it."""
 
 import json
+import re
 import shutil
 import stat
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -232,6 +234,17 @@ def test_plan_that_cannot_be_is_refused(changes):
     values = {"site": "s1", "cameras": [0], "broker": {"names": ["b"]}}
     with pytest.raises(ConfigError):
         convert(values | changes, Plan)
+
+
+def test_unit_file_hands_over_what_a_nodes_folder_holds(made):
+    """systemd gives the service these files in one folder, under the names that its settings use."""
+    unit = (Path(__file__).resolve().parents[2] / "deploy" / "ddnn@.service").read_text()
+    handed = dict(re.findall(r"^LoadCredential=(\S+):/etc/ddnn/%i/(\S+)$", unit, re.MULTILINE))
+    assert all(name == source for name, source in handed.items())
+    assert "--config %d/%i.toml" in unit
+    for node, service in (("s1.device-0", "device"), ("s1.gateway", "gateway")):
+        files = {path.name for path in (made / "nodes" / node).iterdir()}
+        assert {name.replace("%i", service) for name in handed} == files
 
 
 def test_settings_of_each_node_are_those_of_its_command(made):
