@@ -237,7 +237,7 @@ def test_plan_that_cannot_be_is_refused(changes):
 
 
 def test_unit_file_hands_over_what_a_nodes_folder_holds(made):
-    """systemd gives the service these files in one folder, under the names that its settings use."""
+    """systemd puts these files into one folder, under the names that the settings use."""
     unit = (Path(__file__).resolve().parents[2] / "deploy" / "ddnn@.service").read_text()
     handed = dict(re.findall(r"^LoadCredential=(\S+):/etc/ddnn/%i/(\S+)$", unit, re.MULTILINE))
     assert all(name == source for name, source in handed.items())
