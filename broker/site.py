@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker import production
-from broker.pki import NODE_DAYS, Authority, Kind, Record, write_private
+from broker.pki import NODE_DAYS, Authority, Kind, PkiError, Record, write_private
 from broker.plan import PLAN_FILE, Plan, read_plan
 from ddnn.access import CLOUD, Identity
 from ddnn.errors import ConfigError
@@ -112,13 +112,18 @@ def broker_folder(folder: Path, plan: Plan) -> str:
 
 
 def open_authority(folder: Path, plan: Plan, now: datetime, password: bytes | None) -> Authority:
-    """The site's authority, made if there is none.
+    """The site's authority, made if the site is new.
 
     Raises:
-        PkiError: it cannot be read.
+        PkiError: it cannot be read, or is kept somewhere else.
     """
     if (folder / "ca" / "ca.key").exists():
         return Authority(folder / "ca", password)
+    if (folder / "broker" / "ca.crt").exists():
+        raise PkiError(
+            f"the authority of this site is not in {folder / 'ca'}: bring it back for this; a new "
+            "one would shut every node out (remove broker/ca.crt if that is what you want)"
+        )
     return Authority.create(folder / "ca", f"ddnn {plan.name}", now, password=password)
 
 

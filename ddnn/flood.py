@@ -4,6 +4,11 @@ A broker hands everything that a node writes to its gateway, and mosquitto limit
 One stolen camera that sends as fast as it can would bury the other cameras' frames. So a gateway
 stops listening to such a node at the broker (by its subscriptions), where dropping a message
 costs next to nothing.
+
+Much at once is no flood in itself: after a stall of this node everything that piled up comes at
+once, from every member; after a stall of one member's network, what that one sent meanwhile. So a
+member is shut out when it alone is over what its own network can hold back, or, with others or
+without, over what this node can have slept through.
 """
 
 from __future__ import annotations
@@ -18,6 +23,8 @@ LEAST_PER_S = 100.0
 BYTES_PER_S = 1_000_000.0
 #: Of what a camera sends, so much may be on its way while nobody looks.
 STALL_HEADROOM = 1.5
+#: A member is alone with its messages when it has this many times those of any other.
+ALONE = 10.0
 #: Time out for the first flood, and the longest after many.
 FIRST_S = 60.0
 LONGEST_S = 3600.0
@@ -40,7 +47,10 @@ class FloodGuard:
 
     def __init__(self, period_s: float, stall_s: float) -> None:
         self.rate_per_s = max(LEAST_PER_S, HEADROOM * 2.0 / period_s)
-        self.burst = max(self.rate_per_s, STALL_HEADROOM * stall_s * 2.0 / period_s)
+        # Beyond the rate: of one member alone (its summaries), and of any (features as well).
+        self.burst_alone = max(self.rate_per_s, stall_s / period_s)
+        self.burst = max(self.burst_alone, STALL_HEADROOM * stall_s * 2.0 / period_s)
+        self._stall_s = stall_s
         self.burst_bytes = BYTES_PER_S * max(1.0, stall_s)
         self._buckets: dict[str, _Bucket] = {}
         self._out: dict[str, float] = {}
@@ -64,14 +74,26 @@ class FloodGuard:
         passed = max(0.0, now - before.at)
         messages = min(full.messages, before.messages + passed * self.rate_per_s) - 1.0
         size = min(full.size_bytes, before.size_bytes + passed * BYTES_PER_S) - size_bytes
-        if messages >= 0.0 and size >= 0.0:
-            self._buckets[node] = _Bucket(messages, size, now)
+        self._buckets[node] = _Bucket(messages, size, now)
+        if messages >= 0.0 and size >= 0.0 and not self._is_alone(node, now):
             return False
         self._buckets.pop(node, None)
         times = self._times.get(node, 0)
         self._times[node] = times + 1
         self._out[node] = now + min(LONGEST_S, FIRST_S * 2.0 ** min(times, 10))
         return True
+
+    def _is_alone(self, node: str, now: float) -> bool:
+        """Whether it is over what may come of one node while the others send as ever."""
+        used = self.burst - self._buckets[node].messages
+        if used <= self.burst_alone:
+            return False
+        others = [
+            self.burst - bucket.messages
+            for other, bucket in self._buckets.items()
+            if other != node and now - bucket.at < self._stall_s
+        ]
+        return bool(others) and used > ALONE * max(others)
 
     def on_time(self, now: float) -> list[str]:
         """Nodes whose time is over: listen to them again."""

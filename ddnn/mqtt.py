@@ -49,7 +49,7 @@ STUCK_AFTER_S = 1.0
 #: MQTT 5 broker should say so, "session taken over"; mosquitto 2.0.11 does not.)
 SHORT_CONNECTIONS = 3
 SHORT_CONNECTION_S = 10.0
-#: Topics whose refusals are counted one by one.
+#: Topics whose refusals are logged, and counted one by one.
 MAX_DENIED_TOPICS = 100
 #: Where brokers listen, without and with TLS.
 PORT, TLS_PORT = 1883, 8883
@@ -259,11 +259,10 @@ class Client:
     def _deny(self, topic: str, reason: str) -> None:
         with self._lock:
             self.counts["denied"] += 1
-            is_known = topic in self._denied
-            # A bound: a topic may hold a number that counts on.
-            if is_known or len(self._denied) < MAX_DENIED_TOPICS:
+            is_new = topic not in self._denied and len(self._denied) < MAX_DENIED_TOPICS
+            if is_new or topic in self._denied:
                 self._denied[topic] += 1
-        if not is_known:
+        if is_new:  # once for each topic, and not for ever if a topic holds a number
             log.error("the broker refuses messages on %s: %s; see its access list", topic, reason)
 
     def check_size(self, topic: str, payload: bytes) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tests.security.site import SecuredSite
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def secured(tmp_path_factory):
     with SecuredSite(tmp_path_factory.mktemp("secured")) as running:
         yield running

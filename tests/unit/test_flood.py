@@ -38,16 +38,36 @@ def test_camera_that_catches_up_after_an_outage_is_not_shut_out():
             assert not guard.on_message("device-0", 13, now)
 
 
-@given(period_s=st.floats(0.02, 1.0), stall_s=st.floats(3.0, 90.0))
-def test_gateway_that_stood_still_shuts_nobody_out(period_s, stall_s):
+@given(period_s=st.floats(0.02, 1.0), stall_s=st.floats(3.0, 90.0), members=st.integers(1, 6))
+def test_gateway_that_stood_still_shuts_nobody_out(period_s, stall_s, members):
     """Everything that the cameras sent meanwhile comes at once, and then goes on as ever."""
     guard = FloodGuard(period_s, stall_s)
     slots = int(stall_s / period_s)
-    for member in range(3):
-        for slot in range(slots + 20):
-            now = 100.0 + max(0, slot - slots) * period_s
+    for slot in range(slots + 20):
+        now = 100.0 + max(0, slot - slots) * period_s
+        for member in range(members):
             assert not guard.on_message(f"device-{member}", 13, now)
             assert not guard.on_message(f"device-{member}", 2000, now)
+
+
+@given(period_s=st.floats(0.02, 1.0), stall_s=st.floats(3.0, 90.0))
+def test_camera_whose_network_stood_still_is_not_shut_out(period_s, stall_s):
+    """Its summaries come at once while the others send as ever."""
+    guard = FloodGuard(period_s, stall_s)
+    for slot in range(50):
+        for member in (1, 2):
+            assert not guard.on_message(f"device-{member}", 13, 100.0 + slot * period_s)
+    now = 100.0 + 50 * period_s
+    assert not any(
+        guard.on_message("device-0", 13, now) for _ in range(int(stall_s / period_s) - 1)
+    )
+
+
+def test_flood_beside_other_cameras_is_found_sooner():
+    guard = FloodGuard(PERIOD_S, STALL_S)
+    guard.on_message("device-1", 13, 0.0)
+    said = [guard.on_message("device-3", 13, 0.0) for _ in range(1000)]
+    assert said.index(True) == int(guard.burst_alone) < guard.burst / 2
 
 
 def test_flood_of_messages_is_found_within_a_burst():

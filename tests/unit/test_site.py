@@ -1,9 +1,11 @@
 """A site's folder: what follows from the plan, and what `ddnn site check` finds wrong with it."""
 
 import json
+import re
 import shutil
 import stat
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker import lint, site
-from broker.pki import Authority, now_utc
+from broker.pki import Authority, PkiError, now_utc
 from broker.plan import BrokerPlan, Plan, Upstream, read_plan
 from broker.production import parse_acl, render_acl, render_config
 from broker.site_cli import site_command
@@ -110,6 +112,14 @@ def test_revoked_node_loses_its_rights_at_once_and_gets_no_new_certificate_by_it
     assert issued.key
     site.build(folder, NOW)
     assert "user s1.device-0\n" in (folder / "broker/acl").read_text()
+
+
+def test_authority_that_is_kept_elsewhere_is_never_replaced(folder):
+    shutil.move(folder / "ca", folder.parent / "safe")
+    assert lint.check(folder, NOW) == []
+    with pytest.raises(PkiError, match="bring it back"):
+        site.build(folder, NOW)
+    assert not (folder / "ca").exists()
 
 
 def edit(path, old, new):
@@ -224,6 +234,17 @@ def test_plan_that_cannot_be_is_refused(changes):
     values = {"site": "s1", "cameras": [0], "broker": {"names": ["b"]}}
     with pytest.raises(ConfigError):
         convert(values | changes, Plan)
+
+
+def test_unit_file_hands_over_what_a_nodes_folder_holds(made):
+    """systemd puts these files into one folder, under the names that the settings use."""
+    unit = (Path(__file__).resolve().parents[2] / "deploy" / "ddnn@.service").read_text()
+    handed = dict(re.findall(r"^LoadCredential=(\S+):/etc/ddnn/%i/(\S+)$", unit, re.MULTILINE))
+    assert all(name == source for name, source in handed.items())
+    assert "--config %d/%i.toml" in unit
+    for node, service in (("s1.device-0", "device"), ("s1.gateway", "gateway")):
+        files = {path.name for path in (made / "nodes" / node).iterdir()}
+        assert {name.replace("%i", service) for name in handed} == files
 
 
 def test_settings_of_each_node_are_those_of_its_command(made):
