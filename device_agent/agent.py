@@ -18,7 +18,7 @@ from ddnn import wire
 from ddnn.bundle import Bundle, SectionInfo
 from ddnn.errors import BundleError
 from ddnn.wire import Flag, Frame, Kind
-from device_agent.sources import Image
+from device_agent.sources.base import Image
 
 
 class DeviceSection(Protocol):
@@ -90,6 +90,11 @@ class Agent:
     def boot(self) -> int:
         """Boot id in the messages."""
         return self._boot
+
+    @property
+    def view_shape(self) -> tuple[int, ...] | None:
+        """(H, W, C) of the views that the running bundle's section takes; None: no bundle yet."""
+        return self._view or None
 
     def restart(self) -> None:
         """Forget all views and go on as another boot: slot numbers begin a new life."""

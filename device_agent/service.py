@@ -12,14 +12,16 @@ import msgspec
 
 from ddnn import status, topics
 from ddnn.bundle import Bundle, Manifest
-from ddnn.config import SiteSettings, boot_id
-from ddnn.errors import ConfigError
+from ddnn.config import boot_id
+from ddnn.errors import DataError
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.pacing import Pacer
-from device_agent.sources import ReplaySource
+from device_agent.settings import CameraSettings
+from device_agent.sources import ReplaySource, open_source
+from device_agent.viewer import make_viewer
 
 log = logging.getLogger(__name__)
 STATUS_EVERY_S = 30.0
@@ -27,15 +29,9 @@ STATUS_EVERY_S = 30.0
 LOOK_EVERY_S = 0.2
 
 
-class DeviceSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeviceSettings(CameraSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of `ddnn device`."""
 
-    camera: Annotated[
-        int, msgspec.Meta(ge=0, le=31, description="Number of this camera in the bundle.")
-    ]
-    source: Annotated[
-        str, msgspec.Meta(description="Where views come from: replay:FILE.npz for a data set.")
-    ]
     ring_slots: Annotated[
         int, msgspec.Meta(ge=1, le=4096, description="Slots whose features are kept for requests.")
     ] = 64
@@ -62,26 +58,14 @@ class ReplayStart(msgspec.Struct, frozen=True):
     first_slot: int
 
 
-def open_source(text: str, camera: int) -> ReplaySource:
-    """The source that a setting names.
-
-    Raises:
-        ConfigError: unknown kind of source.
-        DataError: it cannot be opened.
-    """
-    kind, _, rest = text.partition(":")
-    if kind == "replay" and rest:
-        return ReplaySource(Path(rest), camera)
-    raise ConfigError(f"unknown source {text!r}; use replay:FILE.npz")
-
-
 class DeviceService:
     """Runs one agent until `stop` is set."""
 
     def __init__(self, settings: DeviceSettings, stop: threading.Event) -> None:
         self._settings = settings
         self._stop = stop
-        self._source = open_source(settings.source, settings.camera)
+        self._source = open_source(settings)
+        self._viewer = make_viewer(settings, self._source)
         self._agent = Agent(settings.camera, boot_id(), settings.ring_slots)
         self._camera = Camera(
             CameraRules(
@@ -141,6 +125,7 @@ class DeviceService:
         finally:
             self._report(state="offline")
             self._client.stop()
+            self._source.close()
 
     def _wait_for_replay(self) -> bool:
         """Wait until it is known in which slot a replay begins; False: stopped instead."""
@@ -148,6 +133,7 @@ class DeviceService:
             if self._stop.is_set():
                 return False
             self._wait(0.1)
+        assert isinstance(self._source, ReplaySource)
         first_slot = self._source.first_slot
         assert first_slot is not None
         with self._lock:
@@ -167,7 +153,7 @@ class DeviceService:
                 slot = self._camera.begin(time.time(), time.monotonic())
             if self._source.exhausted(slot):
                 break
-            summary = self._agent.view(slot, self._source.read(slot))
+            summary = self._take(slot)
             with self._lock:
                 now = time.monotonic()
                 self._send(self._camera.finish(slot, summary, time.time(), now))
@@ -179,6 +165,24 @@ class DeviceService:
         self._finished = True
         self._report()
 
+    def _take(self, slot: int) -> bytes | None:
+        """The summary of what the camera shows in `slot`; None: there is nothing to send."""
+        shape = self._agent.view_shape
+        if shape is None:
+            self._agent.counts["views_without_bundle"] += 1
+            return None
+        begin_s = time.monotonic() - (time.time() - slot * self._settings.period_s)
+        try:
+            view = self._viewer.view(slot, begin_s, shape)
+        except (DataError, ValueError) as error:
+            log.warning("slot %d: %s", slot, error)
+            self._agent.counts["views_unusable"] += 1
+            return None
+        if view is None:
+            self._agent.counts["views_missing"] += 1
+            return None
+        return self._agent.view(slot, view.image)
+
     def _wait(self, seconds: float) -> None:
         self._stop.wait(seconds)
         now = time.monotonic()
@@ -187,7 +191,8 @@ class DeviceService:
         self._look_after(now)
 
     def _look_after(self, now: float) -> None:
-        """Hear of acknowledgements; report from time to time."""
+        """Hear of acknowledgements; tend the camera; report from time to time."""
+        self._source.tend(now)
         with self._lock:
             for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
                 del self._receipts[slot]
@@ -230,7 +235,7 @@ class DeviceService:
         except msgspec.DecodeError:
             self._agent.counts["malformed"] += 1
             return
-        if self._source.first_slot is None:
+        if isinstance(self._source, ReplaySource) and self._source.first_slot is None:
             self._source.first_slot = start.first_slot
             self._replay.set()
 
