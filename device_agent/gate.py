@@ -11,7 +11,8 @@ less than half of the picture does not move it, and it is divided out.
 **Learning.** Pixels that look like the background are learnt at once (`learn_s`). Those that do
 not are learnt slowly (`absorb_s`): something passing by leaves no trace, a parked car becomes
 background in the end. When most of the picture differs for `relearn_s`, the scene itself has
-changed (the camera was turned, lamps were switched on): it is learnt anew.
+changed (the camera was turned, lamps were switched on): it is learnt anew. What moves all the time and
+never stays, a tree in the wind, is for a mask.
 
 **When in doubt, there is something.** While the background is not known, nothing is held back.
 """
@@ -30,6 +31,10 @@ Floats = npt.NDArray[np.float32]
 LEAST_VARIANCE = 2.0
 #: Dark pixels tell little about the light: factors come from those above, grey levels.
 DARK = 16.0
+#: How many pixels are asked for the light.
+LIGHT_PIXELS = 256
+#: Above this a pixel is burnt out, grey levels.
+BURNT = 250.0
 #: A factor beyond these is no change of light.
 GAIN = (0.4, 2.5)
 #: Pictures that must have been learnt before the gate says anything.
@@ -84,28 +89,39 @@ class Gate:
 
     def look(self, view: Image, now: float) -> bool:
         """Whether something is in the view (H, W, C) taken at `now` (monotonic seconds)."""
-        picture = view.astype(np.float32)
+        # Planes, since numpy is fast along whole rows: (C, H * W).
+        picture = view.reshape(-1, view.shape[2]).T.astype(np.float32, order="C")
         if self._mean is None or self._variance is None or self._mean.shape != picture.shape:
             self._begin(picture, now)
             return True
         passed_s, self._last_s = max(0.0, now - self._last_s), now
-        picture /= _light(picture, self._mean)
-        off = picture - self._mean
+        gain = _light(picture, self._mean)[:, None]
+        off = picture / gain
+        off -= self._mean
+        self._forgive_burnt(off, picture)
         squared = off * off
-        # A pixel differs when one of its channels does.
-        differs = np.any(squared > self.rules.sigmas**2 * self._variance, axis=2)
-        share = float(np.count_nonzero(differs)) / differs.size
         if now - self._began_s < self.rules.learn_s or self._pictures < LEAST_PICTURES:
             self._pictures += 1
             self._update(off, squared, np.float32(1.0 / self._pictures))
             return True
-        self.changed = share
-        if self._is_other_scene(share, now):
+        # A pixel differs when one of its channels does. Making a dark picture brighter makes its
+        # noise larger, too, and there is more of it in the dark.
+        limit = (self.rules.sigmas / np.minimum(gain, 1.0) ** 2) ** 2
+        differs = np.any(squared > limit * self._variance, axis=0)
+        self.changed = float(np.count_nonzero(differs)) / differs.size
+        if self._is_other_scene(self.changed, now):
             self._begin(picture, now)
             return True
-        if share >= self.rules.area:
+        if self.changed >= self.rules.area and self.changed > 0.0:
             self._seen_s = now
-        self._learn(off, squared, differs, passed_s)
+        fast = np.float32(-np.expm1(-passed_s / self.rules.learn_s))
+        rate: Floats | np.float32 = fast
+        if self.changed > 0.0:
+            slow = np.float32(-np.expm1(-passed_s / self.rules.absorb_s))
+            rate = np.where(differs, slow, fast)
+            # Something foreign says nothing of the sensor's noise.
+            np.copyto(squared, self._variance, where=differs)
+        self._update(off, squared, rate)
         self.present = now - self._seen_s <= self.rules.hold_s
         return self.present
 
@@ -125,31 +141,35 @@ class Gate:
             self._other_scene_since = now
         return now - self._other_scene_since >= self.rules.relearn_s
 
-    def _learn(
-        self, off: Floats, squared: Floats, differs: npt.NDArray[np.bool_], passed_s: float
-    ) -> None:
-        fast = np.float32(-np.expm1(-passed_s / self.rules.learn_s))
-        if not differs.any():
-            self._update(off, squared, fast)
-            return
-        slow = np.float32(-np.expm1(-passed_s / self.rules.absorb_s))
-        self._update(off, squared, np.where(differs, slow, fast)[..., None])
+    def _forgive_burnt(self, off: Floats, picture: Floats) -> None:
+        """Burnt out, a pixel may be brighter than it says: now, or when it was learnt."""
+        assert self._mean is not None
+        if self._mean.max() > BURNT:
+            off[(off > 0.0) & (self._mean > BURNT)] = 0.0
+        if picture.max() > BURNT:
+            off[(off < 0.0) & (picture > BURNT)] = 0.0
 
     def _update(self, off: Floats, squared: Floats, rate: Floats | np.float32) -> None:
+        """Move mean and variance by `rate` towards this picture's; overwrites its arguments."""
         assert self._mean is not None
         assert self._variance is not None
-        self._mean += rate * off
-        self._variance += rate * (squared - self._variance)
+        off *= rate
+        self._mean += off
+        squared -= self._variance
+        squared *= rate
+        self._variance += squared
         np.maximum(self._variance, LEAST_VARIANCE, out=self._variance)
 
 
 def _light(picture: Floats, mean: Floats) -> Floats:
     """How much brighter each channel (C,) is than the background, by the median over pixels."""
-    usable = (mean > DARK).all(axis=2)
-    if np.count_nonzero(usable) < usable.size // 8:  # night: nothing to measure the light by
-        return np.ones(picture.shape[2], np.float32)
-    ratios = picture[usable] / mean[usable]
-    middle = len(ratios) // 2
-    gain = np.partition(ratios, middle, axis=0)[middle]
-    clipped: Floats = np.clip(gain, *GAIN).astype(np.float32)
-    return clipped
+    # The median of some is as good as of all; an odd step does not fall into columns.
+    step = max(1, mean.shape[1] // LIGHT_PIXELS) | 1
+    there, before = picture[:, ::step], mean[:, ::step]
+    usable = np.minimum(there, before).min(axis=0) > DARK
+    count = int(np.count_nonzero(usable))
+    if count < usable.size // 8:  # night: nothing to measure the light by
+        return np.ones(len(mean), np.float32)
+    ratios = np.compress(usable, there, axis=1) / np.compress(usable, before, axis=1)
+    ratios.partition(count // 2, axis=1)
+    return np.clip(ratios[:, count // 2], *GAIN)
