@@ -11,8 +11,8 @@ less than half of the picture does not move it, and it is divided out.
 **Learning.** Pixels that look like the background are learnt at once (`learn_s`). Those that do
 not are learnt slowly (`absorb_s`): something passing by leaves no trace, a parked car becomes
 background in the end. When most of the picture differs for `relearn_s`, the scene itself has
-changed (the camera was turned, lamps were switched on): it is learnt anew. What moves all the time and
-never stays, a tree in the wind, is for a mask.
+changed (the camera was turned, lamps were switched on): it is learnt anew. What moves all the
+time and never stays, a tree in the wind, is for a mask.
 
 **When in doubt, there is something.** While the background is not known, nothing is held back.
 """
