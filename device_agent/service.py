@@ -14,17 +14,19 @@ from ddnn import status, topics
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import boot_id
 from ddnn.errors import DataError
+from ddnn.health import Health, Telling
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
+from device_agent.health import MachineWatch, with_camera
 from device_agent.pacing import Pacer
 from device_agent.settings import CameraSettings
 from device_agent.sources import ReplaySource, open_source
 from device_agent.viewer import make_viewer
 
 log = logging.getLogger(__name__)
-STATUS_EVERY_S = 30.0
+HEALTH_EVERY_S = 2.0
 #: Longest sleep between two looks at the clock: a step must not be slept through.
 LOOK_EVERY_S = 0.2
 
@@ -50,6 +52,12 @@ class DeviceSettings(CameraSettings, frozen=True, kw_only=True, forbid_unknown_f
     backlog_per_s: Annotated[
         float, msgspec.Meta(ge=0.1, le=10_000, description="How many of them leave per second.")
     ] = 20.0
+    status_every_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=5, le=3600, description="Seconds between two statuses while nothing changes."
+        ),
+    ] = 60.0
 
 
 class ReplayStart(msgspec.Struct, frozen=True):
@@ -84,7 +92,10 @@ class DeviceService:
         self._receipts: dict[int, Receipt] = {}
         self._node = f"device-{settings.camera}"
         self._finished = False
-        self._next_report = 0.0
+        self._next_look = 0.0
+        self._telling = Telling(settings.status_every_s)
+        self._machine = MachineWatch(Path(settings.store or "/"))
+        self._since_s = round(time.time(), 3)
         self._replay = threading.Event()
         self._traffic_before: Traffic | None = None
         self._client = Client(
@@ -95,7 +106,12 @@ class DeviceService:
             will=Will(
                 topics.status(settings.site, self._node),
                 status.encode(
-                    status.Status(node=self._node, state="offline", boot=self._agent.boot)
+                    status.Status(
+                        node=self._node,
+                        state="offline",
+                        boot=self._agent.boot,
+                        since_s=self._since_s,
+                    )
                 ),
             ),
             on_up=self._connected,
@@ -117,6 +133,7 @@ class DeviceService:
         self._client.subscribe(topics.replay(site), self._on_replay)
         self._models.start()
         self._client.start()
+        self._machine.start()
         try:
             if self._source.live or self._wait_for_replay():
                 self._show()
@@ -125,6 +142,7 @@ class DeviceService:
         finally:
             self._report(state="offline")
             self._client.stop()
+            self._machine.stop()
             self._source.close()
 
     def _wait_for_replay(self) -> bool:
@@ -197,8 +215,10 @@ class DeviceService:
             for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
                 del self._receipts[slot]
                 self._camera.sent(slot)
-        if now >= self._next_report:
-            self._report()
+        if now >= self._next_look:
+            self._next_look = now + HEALTH_EVERY_S
+            if self._telling.due(self._health(now), now):
+                self._report()
 
     def _send(self, messages: list[Publish]) -> None:
         for message in messages:
@@ -239,9 +259,14 @@ class DeviceService:
             self._source.first_slot = start.first_slot
             self._replay.set()
 
+    def _health(self, now: float) -> Health:
+        return with_camera(self._machine.latest, self._source.health(now), self._viewer.gate)
+
     def _report(self, state: str = "online") -> None:
         """Publish the retained status."""
-        self._next_report = time.monotonic() + STATUS_EVERY_S
+        now = time.monotonic()
+        health = self._health(now)
+        self._telling.told(health, now)
         counts = dict(self._agent.counts)
         counts |= {name: n for name, n in self._client.counts.items() if name.startswith("dropped")}
         clock = self._camera.clock.describe()
@@ -257,6 +282,10 @@ class DeviceService:
             refused=self._models.refused,
             counts=counts,
             finished=self._finished,
+            since_s=self._since_s,
+            at_s=round(time.time(), 3),
+            every_s=self._settings.status_every_s,
+            health=health,
             notes={"clock": clock} if clock else {},
         )
         topic = topics.status(self._settings.site, self._node)
