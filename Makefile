@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults docs bench-sections test-arm64 clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults docs bench-sections test-arm64 bench-device collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -64,6 +64,20 @@ bench-sections: setup-dev ## sections beside the float export and torch; DOCS=1:
 
 test-arm64: setup-dev ## sections on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
 	@scripts/test-arm64 $(BIN)/python
+
+bench-device: setup-dev ## what a camera's agent costs per frame and in memory, and how often the gate is wrong; DOCS=1
+	@$(BIN)/python -m benchmarks.device $(if $(DOCS),--write-docs)
+	@$(BIN)/python -m benchmarks.gate $(if $(DOCS),--write-docs)
+
+collect: ## HOSTS="pi@cam0 pi@cam1": bring recordings home into OUT (recordings), RECORDINGS=folder on them
+	@test -n "$(HOSTS)" || { echo 'name the cameras: make collect HOSTS="pi@cam0 pi@cam1"'; exit 2; }
+	@mkdir -p "$(or $(OUT),recordings)/train/unsorted"
+	@for host in $(HOSTS); do \
+		rsync -rt --exclude='.*' --exclude='table-*' \
+			"$$host:$(or $(RECORDINGS),/var/lib/ddnn/device/recordings)/*/" \
+			"$(or $(OUT),recordings)/train/unsorted/" || exit 1; \
+	done
+	@echo "sort the samples of $(or $(OUT),recordings)/train/unsorted into train/<class> and test/<class>"
 
 clean: ## remove build products and caches (the virtual environment stays)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

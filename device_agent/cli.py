@@ -73,6 +73,30 @@ def preview(settings: DeviceSettings, out: Path, size: str | None) -> None:
     click.echo(f"{out}: picture {columns} x {rows}, section {shape[1]} x {shape[0]}")
 
 
+@device.command()
+@config.options(DeviceSettings)
+@click.option("--size", metavar="HxW", help="As for preview.")
+@click.option(
+    "--count",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="End after so many; 0: go on.",
+)
+def record(settings: DeviceSettings, size: str | None, count: int) -> None:
+    """Keep pictures for labelling and training, without a broker, bundle or gateway.
+
+    Every slot's view, or one of every --record-every, goes to --record-dir as the section would
+    see it, within --record-mb and --record-per-hour. With --gate only those with something in
+    them. The running agent records with the same settings.
+    """
+    from device_agent.collecting import collect
+
+    set_up_logging(settings.log_level)
+    kept = collect(settings, _shape(settings, size), stop_event(), count)
+    click.echo(f"{kept} pictures kept in {settings.record_dir}")
+
+
 def _shape(settings: DeviceSettings, size: str | None) -> tuple[int, int, int]:
     """(H, W, C) of the section's views."""
     if size is not None:

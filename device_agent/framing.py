@@ -18,6 +18,8 @@ Polygons = Sequence[Sequence[tuple[float, float]]]
 
 WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
 MASKED = 128
+#: Rows of a picture below which cameras' scalers get into trouble.
+LEAST_HEIGHT = 96
 #: A pixel is masked when one of so many by so many points in it is.
 MASK_SAMPLES = 4
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -36,11 +38,12 @@ class Framing:
         self.mask = mask
         self._shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._scaling: _Scaling | None = None
+        self._cut_masked: npt.NDArray[np.bool_] | None = None
         self._masked: npt.NDArray[np.bool_] | None = None
 
-    def height_for(self, rows: int, factor: int = 4) -> int:
-        """Rows of a whole picture whose region has `factor` rows for each of the section's."""
-        return int(np.ceil(factor * rows / (self.region[3] - self.region[1])))
+    def height_for(self, rows: int) -> int:
+        """Rows of a whole picture that give a section of `rows` rows two for each of its own."""
+        return max(LEAST_HEIGHT, int(np.ceil(2 * rows / (self.region[3] - self.region[1]))))
 
     def view(self, picture: Image, shape: tuple[int, ...]) -> Image:
         """What a section that takes `shape` (H, W, C) sees of a picture (h, w, 3 or C).
@@ -60,14 +63,15 @@ class Framing:
             view[self._masked] = MASKED
         return view
 
-    def cut(self, picture: Image, most_px: int) -> Image:
-        """The region of a picture (h, w, C) as it is, masked, at most `most_px` high or wide."""
-        box = pixel_box(self.region, picture.shape)
-        height, width = box[3] - box[1], box[2] - box[0]
-        shrink = max(1.0, max(height, width) / most_px)
-        shape = (max(1, round(height / shrink)), max(1, round(width / shrink)), picture.shape[2])
-        # A framing of its own: the one for the section is prepared for another shape.
-        return Framing(self.region, self.mask).view(picture, shape)
+    def cut(self, picture: Image) -> Image:
+        """The region of a picture (h, w, C), masked, pixel for pixel."""
+        left, top, right, bottom = pixel_box(self.region, picture.shape)
+        part = picture[top:bottom, left:right].copy()
+        if self.mask:
+            if self._cut_masked is None or self._cut_masked.shape != part.shape[:2]:
+                self._cut_masked = covered(self.mask, self.region, *part.shape[:2])
+            part[self._cut_masked] = MASKED
+        return part
 
     def _prepare(self, picture: tuple[int, ...], shape: tuple[int, ...]) -> None:
         if shape[2] not in (1, picture[2]):
@@ -89,18 +93,18 @@ class _Scaling:
         height, width, channels = picture
         rows, self._rows = _weights(top * height, bottom * height, shape[0])
         columns, self._columns = _weights(left * width, right * width, shape[1])
-        self._down = rows
-        # Channels lie side by side in a row of the picture: each gets weights of its own.
-        self._across = np.kron(columns.T, np.eye(channels, dtype=np.float32))
-        self._shape = (shape[0], shape[1], channels)
+        self._down, self._across = rows, columns.T.copy()
+        self._channels = channels
 
     def apply(self, picture: Image) -> Image:
         """(h, w, C) uint8 -> (H, W, C) uint8."""
         part = picture[self._rows, self._columns]
         flat = part.reshape(part.shape[0], -1).astype(np.float32)
-        mean = (self._down @ flat) @ self._across
+        lines = (self._down @ flat).reshape(-1, part.shape[1], self._channels)
+        # Columns last, so that one product serves all rows and channels.
+        mean = np.ascontiguousarray(lines.transpose(0, 2, 1)) @ self._across
         mean += 0.5
-        return mean.astype(np.uint8).reshape(self._shape)
+        return np.ascontiguousarray(mean.astype(np.uint8).transpose(0, 2, 1))
 
 
 def _weights(low: float, high: float, cells: int) -> tuple[npt.NDArray[np.float32], slice]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from ddnn import status, topics
+from ddnn import status, topics, wire
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import boot_id
 from ddnn.errors import DataError
@@ -21,6 +21,7 @@ from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.health import MachineWatch, with_camera
 from device_agent.pacing import Pacer
+from device_agent.recording import Recorder
 from device_agent.settings import CameraSettings
 from device_agent.sources import ReplaySource, open_source
 from device_agent.viewer import make_viewer
@@ -87,6 +88,7 @@ class DeviceService:
             self._agent,
             Pacer(settings.period_s, live=self._source.live),
         )
+        self._recorder = Recorder(settings, self._viewer.framing) if settings.record_dir else None
         # Around the camera's rules; a request for features does not wait for it.
         self._lock = threading.Lock()
         self._receipts: dict[int, Receipt] = {}
@@ -144,6 +146,8 @@ class DeviceService:
             self._client.stop()
             self._machine.stop()
             self._source.close()
+            if self._recorder:
+                self._recorder.close()
 
     def _wait_for_replay(self) -> bool:
         """Wait until it is known in which slot a replay begins; False: stopped instead."""
@@ -199,6 +203,8 @@ class DeviceService:
         if view is None:
             self._agent.counts["views_missing"] += 1
             return None
+        if self._recorder:
+            self._recorder.saw(slot, view, begin_s, time.monotonic())
         return self._agent.view(slot, view.image)
 
     def _wait(self, seconds: float) -> None:
@@ -248,6 +254,12 @@ class DeviceService:
     def _on_request(self, message: Message) -> None:
         for answer in self._camera.on_request(message, time.time()):
             self._client.send(answer)
+            if self._recorder:
+                slot = wire.unwrap_slot(wire.decode(answer.payload).slot, self._present_slot())
+                self._recorder.asked(slot, time.monotonic())
+
+    def _present_slot(self) -> int:
+        return int(time.time() / self._settings.period_s)
 
     def _on_replay(self, message: Message) -> None:
         try:
@@ -269,6 +281,7 @@ class DeviceService:
         self._telling.told(health, now)
         counts = dict(self._agent.counts)
         counts |= {name: n for name, n in self._client.counts.items() if name.startswith("dropped")}
+        counts |= self._recorder.counts if self._recorder else {}
         clock = self._camera.clock.describe()
         after = self._client.traffic()
         if after and self._traffic_before and self._client.counts["connects"] == 1:

@@ -33,8 +33,8 @@ class CameraSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fie
         msgspec.Meta(
             ge=0,
             le=2160,
-            description="Rows of a captured picture, pixels; 0: four for each that the section "
-            "takes of it.",
+            description="Rows of a captured picture, pixels; 0: two for each that the section "
+            "takes of it, at least 96.",
         ),
     ] = 0
     capture_fps: Annotated[
@@ -134,6 +134,44 @@ class CameraSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fie
             description="Time in which something that stays becomes part of the scene, seconds.",
         ),
     ] = 600.0
+
+    record_dir: Annotated[
+        str,
+        msgspec.Meta(
+            description="Folder for pictures kept for labelling and training; empty: none are kept."
+        ),
+    ] = ""
+    record_every: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=10**9,
+            description="Keep the slots whose number is a multiple of this, which are the same on "
+            "all cameras; 0: none.",
+        ),
+    ] = 0
+    record_unsure: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Keep the slots whose features the gateway asks for: it was unsure of them."
+        ),
+    ] = False
+    record_region_px: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=2160,
+            description="Keep the region in the camera's resolution, too, at most so many pixels "
+            "high or wide; 0: no.",
+        ),
+    ] = 0
+    record_per_hour: Annotated[
+        int, msgspec.Meta(ge=1, le=36_000, description="Slots kept in any hour, at most.")
+    ] = 360
+    record_mb: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=10**6, description="MB kept; beyond it the oldest go."),
+    ] = 500
 
     def __post_init__(self) -> None:
         super().__post_init__()
