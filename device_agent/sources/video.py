@@ -8,6 +8,7 @@ FFmpeg before they become arrays, and only as many as are asked for.
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 from ddnn.errors import ConfigError, SourceError
 from device_agent.sources.base import Capture, Frame, Wanted
 
-OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 5.0
+READ_TIMEOUT_S = 5.0
 #: A kernel's time stamp that is further from the clock than this is not one of that clock.
 PLAUSIBLE_AGE_S = 2.0
 
@@ -69,6 +70,7 @@ def v4l2_capture(device: str, size: str) -> Capture:
             return clock.captured_s(stream_s, arrived_s)
 
         yield from _frames(device, wanted, when, format="video4linux2,v4l2", options=options)
+        raise SourceError(f"{device} has stopped delivering; was it unplugged?")
 
     return frames
 
@@ -84,6 +86,7 @@ def rtsp_capture(url: str) -> Capture:
     def frames(wanted: Wanted) -> Iterator[Frame]:
         options = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
         yield from _frames(url, wanted, StreamClock().captured_s, options=options)
+        raise SourceError(f"{without_password(url)} has ended the stream")
 
     return frames
 
@@ -132,27 +135,45 @@ def _frames(
     """
     import av
 
+    shown = without_password(url)
+    heard_s = time.monotonic()
     try:
-        with av.open(url, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S), **how) as container:
+        with av.open(url, timeout=READ_TIMEOUT_S, **how) as container:
             if not container.streams.video:
-                raise SourceError(f"{without_password(url)} has no pictures in it")
+                raise SourceError(f"{shown} has no pictures in it")
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # threads would hold back a frame each
-            next_s = -1e300
-            for picture in container.decode(stream):
-                stream_s = picture.time
-                if stream_s is None:
-                    continue
-                captured_s = when(stream_s, time.monotonic())
-                if captured_s < next_s:
-                    continue
-                next_s = captured_s + 0.9 / wanted.fps
-                width, height = scaled(picture.width, picture.height, wanted.height)
-                small = picture.reformat(width, height, "rgb24", interpolation="AREA")
-                yield Frame(small.to_ndarray(), captured_s)
+            next_s = -math.inf
+            for packet in container.demux(stream):
+                heard_s = time.monotonic()
+                for picture in _decoded(packet):
+                    if picture.time is None:
+                        continue
+                    captured_s = when(picture.time, time.monotonic())
+                    if captured_s < next_s:
+                        continue
+                    next_s = captured_s + 0.9 / wanted.fps
+                    width, height = scaled(picture.width, picture.height, wanted.height)
+                    small = picture.reformat(width, height, "rgb24", interpolation="AREA")
+                    yield Frame(small.to_ndarray(), captured_s)
     except av.FFmpegError as error:
-        text = str(error).replace(url, without_password(url))
-        raise SourceError(f"{without_password(url)}: {text}") from error
+        # FFmpeg has many words for a time limit that has passed; the clock has one.
+        if time.monotonic() - heard_s >= 0.9 * READ_TIMEOUT_S:
+            raise SourceError(f"{shown} has not answered for {READ_TIMEOUT_S:g} s") from error
+        raise SourceError(f"{shown}: {str(error).replace(url, shown)}") from error
+
+
+def _decoded(packet: Any) -> Any:
+    """A packet's frames; none of a damaged one, or of those before a stream's first whole frame.
+
+    If there is nothing but those, the watchdog notices.
+    """
+    import av
+
+    try:
+        return packet.decode()
+    except av.error.InvalidDataError:
+        return []
 
 
 def scaled(width: int, height: int, wanted_height: int) -> tuple[int, int]:
@@ -164,7 +185,7 @@ def scaled(width: int, height: int, wanted_height: int) -> tuple[int, int]:
 
 def without_password(url: str) -> str:
     """`url` as it may be shown."""
-    return re.sub(r"//[^/@]*@", "//***@", url)
+    return re.sub(r"//[^/]*@", "//***@", url)
 
 
 def _need_av() -> None:

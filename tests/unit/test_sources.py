@@ -2,6 +2,7 @@
 
 import builtins
 import importlib.util
+import socket
 import time
 
 import av
@@ -14,7 +15,7 @@ from PIL import Image
 from ddnn.config import convert
 from ddnn.errors import ConfigError, DataError, SourceError
 from device_agent.settings import CameraSettings
-from device_agent.sources import open_source, picamera
+from device_agent.sources import open_source, picamera, video
 from device_agent.sources.base import Wanted
 from device_agent.sources.video import (
     StreamClock,
@@ -125,7 +126,22 @@ def test_stream_that_does_not_answer_is_an_error_without_its_password():
     with pytest.raises(SourceError, match="127") as error:
         next(frames)
     assert "secret" not in str(error.value)
-    assert "secret" not in without_password("rtsp://user:secret@cam/x?y=1")
+    assert without_password("rtsp://user:sec@ret@cam/x?y=1") == "rtsp://***@cam/x?y=1"
+
+
+def test_stream_that_ends_is_a_failure_and_not_the_end(film):
+    frames = rtsp_capture(str(film))(Wanted(30, 1000))
+    with pytest.raises(SourceError, match="has ended the stream"):
+        list(frames)
+
+
+def test_stream_that_says_nothing_is_given_up_in_time(monkeypatch):
+    monkeypatch.setattr(video, "READ_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"rtsp://user:secret@127.0.0.1:{silent.getsockname()[1]}/x"
+        with pytest.raises(SourceError, match="not answered") as error:
+            next(rtsp_capture(url)(Wanted(30, 10)))
+    assert "secret" not in str(error.value)
 
 
 @given(
