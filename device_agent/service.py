@@ -17,6 +17,7 @@ from ddnn.errors import DataError
 from ddnn.health import Health, Telling
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
+from ddnn.notify import Notifier
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.health import MachineWatch, with_camera
@@ -95,6 +96,7 @@ class DeviceService:
         self._node = f"device-{settings.camera}"
         self._finished = False
         self._next_look = 0.0
+        self._notifier = Notifier()
         self._telling = Telling(settings.status_every_s)
         self._machine = MachineWatch(Path(settings.store or "/"))
         self._since_s = round(time.time(), 3)
@@ -136,12 +138,14 @@ class DeviceService:
         self._models.start()
         self._client.start()
         self._machine.start()
+        self._notifier.ready()
         try:
             if self._source.live or self._wait_for_replay():
                 self._show()
             while not self._stop.is_set():
                 self._wait(LOOK_EVERY_S)
         finally:
+            self._notifier.stopping()
             self._report(state="offline")
             self._client.stop()
             self._machine.stop()
@@ -216,6 +220,7 @@ class DeviceService:
 
     def _look_after(self, now: float) -> None:
         """Hear of acknowledgements; tend the camera; report from time to time."""
+        self._notifier.alive(now)
         self._source.tend(now)
         with self._lock:
             for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
