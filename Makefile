@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults docs bench-sections test-arm64 bench-device collect clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults docs bench-sections test-arm64 bench-device deploy undeploy status collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -69,12 +69,21 @@ bench-device: setup-dev ## what a camera's agent costs per frame and in memory, 
 	@$(BIN)/python -m benchmarks.device $(if $(DOCS),--write-docs)
 	@$(BIN)/python -m benchmarks.gate $(if $(DOCS),--write-docs)
 
+deploy: setup ## HOSTS="pi@cam0 pi@cam1" SETTINGS=folder: install or upgrade; ROLE=device|gateway|cloud, PICAMERA=1
+	@scripts/deploy deploy
+
+undeploy: setup ## HOSTS=...: remove it; bundles and recordings stay
+	@scripts/deploy undeploy
+
+status: setup ## HOSTS=...: version and state of the services on each host
+	@scripts/deploy status
+
 collect: ## HOSTS="pi@cam0 pi@cam1": bring recordings home into OUT (recordings), RECORDINGS=folder on them
 	@test -n "$(HOSTS)" || { echo 'name the cameras: make collect HOSTS="pi@cam0 pi@cam1"'; exit 2; }
 	@mkdir -p "$(or $(OUT),recordings)/train/unsorted"
 	@for host in $(HOSTS); do \
 		rsync -rt --exclude='.*' --exclude='table-*' \
-			"$$host:$(or $(RECORDINGS),/var/lib/ddnn/device/recordings)/*/" \
+			--rsync-path='sudo rsync' "$$host:$(or $(RECORDINGS),/var/lib/ddnn/device/recordings)/*/" \
 			"$(or $(OUT),recordings)/train/unsorted/" || exit 1; \
 	done
 	@echo "sort the samples of $(or $(OUT),recordings)/train/unsorted into train/<class> and test/<class>"
