@@ -98,6 +98,8 @@ def run_command(args: Sequence[str]) -> str | None:
             timeout=COMMAND_TIMEOUT_S,
             check=True,
             stdin=subprocess.DEVNULL,
+            # systemd listens to the service alone, and complains of what others say.
+            env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from pyinfra import host
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.facts.files import Directory, Link
 from pyinfra.facts.server import Arch, Command
 from pyinfra.operations import apt, files, server
@@ -38,13 +39,13 @@ def deploy() -> None:
     settings = settings_file()
     machine = host.get_fact(Arch)
     # A program, since the system's own Python is what the virtual environment is made of.
-    python = host.get_fact(Command, "python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'")
+    python = host.get_fact(
+        Command, "python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'"
+    )
     (wheel,) = Path(os.environ["WHEEL"]).glob("ddnn-*.whl")
     house = wheels.collect(wheel, EXTRAS[ROLE], machine, python, BUILD)
     venv = wheels.identity(house)
-    version = wheels.identity(
-        house, settings, HERE / UNIT, HERE / DROP_IN, HERE / "switch"
-    )
+    version = wheels.identity(house, settings, HERE / UNIT, HERE / DROP_IN, HERE / "switch")
     there = host.get_fact(Link, f"{TARGET}/current")
     if there and there["link_target"] == f"versions/{version}":
         return
@@ -106,4 +107,7 @@ def deploy() -> None:
     )
 
 
-deploy()
+try:
+    deploy()
+except wheels.DeployError as error:
+    raise PyinfraError(str(error)) from error

@@ -1,7 +1,8 @@
-"""What a host needs of Python packages, collected on the workstation: the host needs no internet."""
+"""Python packages for a host, collected on the workstation: the host needs no internet."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import subprocess
@@ -39,17 +40,21 @@ def collect(wheel: Path, extra: str, machine: str, python: str, build: Path) -> 
     if folder.is_dir():
         return folder
     build.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=build) as work:
+    work = Path(tempfile.mkdtemp(dir=build))
+    try:
         platforms = [f"--platform={p}_{machine}" for p in PLATFORMS[machine]]
         _pip(
             "download", f"--dest={work}", "--only-binary=:all:", "--implementation=cp",
             f"--python-version={python}", *platforms,
             f"ddnn[{extra}] @ {wheel.resolve().as_uri()}", *CONSTRAINTS.get(python, ()),
         )  # fmt: skip
-        try:
-            shutil.copytree(work, folder)
-        except FileExistsError:  # another host of the same kind was faster
-            pass
+        # In one step; another host of the same kind may have been faster.
+        with contextlib.suppress(OSError):
+            work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    if not folder.is_dir():
+        raise DeployError(f"cannot keep the packages in {folder}")
     return folder
 
 
