@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults docs bench-sections test-arm64 bench-device deploy undeploy status collect clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults docs bench-sections test-arm64 bench-device deploy undeploy status test-deploy collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -77,6 +77,10 @@ undeploy: setup ## HOSTS=...: remove it; bundles and recordings stay
 
 status: setup ## HOSTS=...: version and state of the services on each host
 	@scripts/deploy status
+
+test-deploy: setup-dev ## deploy to a container with systemd by ssh: upgrades, faults, rollback (root, Debian; minutes)
+	@scripts/fetch-host build/deploy-host || { [ $$? = 3 ] && echo "skipped: see above"; exit; }; \
+		DDNN_TEST_DEPLOY=1 $(BIN)/pytest tests/deploy
 
 collect: ## HOSTS="pi@cam0 pi@cam1": bring recordings home into OUT (recordings), RECORDINGS=folder on them
 	@test -n "$(HOSTS)" || { echo 'name the cameras: make collect HOSTS="pi@cam0 pi@cam1"'; exit 2; }
