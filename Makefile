@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout test-arm64 clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device test-arm64 deploy undeploy status test-deploy collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -79,6 +79,33 @@ bench-rollout: setup-dev ## push 50 kB and 2 MB to NODES=50 nodes on this machin
 
 test-arm64: setup-dev ## sections on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
 	@scripts/test-arm64 $(BIN)/python
+
+bench-device: setup-dev ## what a camera's agent costs per frame and in memory, and how often the gate is wrong; DOCS=1
+	@$(BIN)/python -m benchmarks.device $(if $(DOCS),--write-docs)
+	@$(BIN)/python -m benchmarks.gate $(if $(DOCS),--write-docs)
+
+deploy: setup ## HOSTS="pi@cam0 pi@cam1" SETTINGS=folder: install or upgrade; ROLE=device|gateway|cloud, PICAMERA=1
+	@scripts/deploy deploy
+
+undeploy: setup ## HOSTS=...: remove it; bundles and recordings stay
+	@scripts/deploy undeploy
+
+status: setup ## HOSTS=...: version and state of the services on each host
+	@scripts/deploy status
+
+test-deploy: setup-dev ## deploy to a container with systemd by ssh: upgrades, faults, rollback (root, Debian; minutes)
+	@scripts/fetch-host build/deploy-host || { [ $$? = 3 ] && echo "skipped: see above"; exit; }; \
+		DDNN_TEST_DEPLOY=1 $(BIN)/pytest tests/deploy
+
+collect: ## HOSTS="pi@cam0 pi@cam1": bring recordings home into OUT (recordings), RECORDINGS=folder on them
+	@test -n "$(HOSTS)" || { echo 'name the cameras: make collect HOSTS="pi@cam0 pi@cam1"'; exit 2; }
+	@mkdir -p "$(or $(OUT),recordings)/train/unsorted"
+	@for host in $(HOSTS); do \
+		rsync -rt --exclude='.*' --exclude='table-*' \
+			--rsync-path='sudo rsync' "$$host:$(or $(RECORDINGS),/var/lib/ddnn/device/recordings)/*/" \
+			"$(or $(OUT),recordings)/train/unsorted/" || exit 1; \
+	done
+	@echo "sort the samples of $(or $(OUT),recordings)/train/unsorted into train/<class> and test/<class>"
 
 clean: ## remove build products and caches (the virtual environment stays)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

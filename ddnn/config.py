@@ -159,6 +159,9 @@ def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., A
     Every field becomes an option, `--config` names the TOML file.
     """
 
+    hints = typing.get_type_hints(settings, include_extras=True)
+    lists = {name for name, hint in hints.items() if _is_list(hint)}
+
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapped(config: str | None, **given: Any) -> Any:
@@ -166,10 +169,10 @@ def options(settings: type[T]) -> Callable[[Callable[..., Any]], Callable[..., A
             values = read_settings(Path(config), settings) if config else {}
             own = {name: given.pop(name) for name in list(given) if name in known}
             values |= {name: value for name, value in own.items() if value is not None}
+            values |= {n: _list(n, v) for n, v in own.items() if v is not None and n in lists}
             return function(convert(values, settings, config or "settings"), **given)
 
         result: Callable[..., Any] = wrapped
-        hints = typing.get_type_hints(settings, include_extras=True)
         for field in reversed(msgspec.structs.fields(settings)):
             meta = _meta(hints[field.name])
             required = field.default is msgspec.NODEFAULT
@@ -199,6 +202,18 @@ def _meta(hint: Any) -> msgspec.Meta | None:
     parts = typing.get_args(hint)
     found = next((part for part in parts if isinstance(part, msgspec.Meta)), None)
     return found or next((m for part in parts if (m := _meta(part)) is not None), None)
+
+
+def _is_list(hint: Any) -> bool:
+    return typing.get_origin(typing.get_args(hint)[0] if typing.get_args(hint) else hint) is tuple
+
+
+def _list(name: str, text: str) -> Any:
+    """A list given as text (an option, a variable): JSON, which for lists is TOML's form, too."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{name} must be a list such as [0, 0.2, 1, 1]: {error}") from error
 
 
 def _bounds(meta: msgspec.Meta | None) -> str:

@@ -24,3 +24,7 @@ class ConfigError(DdnnError):
 
 class DataError(DdnnError):
     """A data set of a layout that is not understood."""
+
+
+class SourceError(DdnnError):
+    """A camera or another source of pictures that cannot be used."""

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from ddnn.health import Health
+
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a node says of itself.
@@ -23,6 +25,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         finished: a replay source has shown all its samples.
         sites, sites_staged, sites_refused: of a cloud worker: by site, the id of the bundle that
             runs and of the one that is ready, and why the last one offered was refused.
+        since_s: when this process started, seconds since 1970 by its own clock then. The will has
+            the same, so that a reader tells the will of this life from one before.
+        at_s: when this was published.
+        every_s: another one comes within so long; a node whose last one is older than twice that
+            is not there, whatever it says.
+        health: of the camera and the machine.
         notes: what a person should know: `clock`, `settings`, `cloud`, `certificate`, `flood`,
             `trust`, `bundle`, `rollout`; absent while all is well.
     """
@@ -40,6 +48,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sites: dict[str, str] = {}
     sites_staged: dict[str, str] = {}
     sites_refused: dict[str, str] = {}
+    since_s: float | None = None
+    at_s: float | None = None
+    every_s: float | None = None
+    health: Health | None = None
     notes: dict[str, str] = {}
 
 

@@ -25,7 +25,7 @@ from ddnn import wire
 from ddnn.bundle import Bundle, SectionInfo
 from ddnn.errors import BundleError
 from ddnn.wire import Flag, Frame, Kind
-from device_agent.sources import Image
+from device_agent.sources.base import Image
 
 
 class DeviceSection(Protocol):
@@ -151,6 +151,12 @@ class Agent:
         """Boot id in the messages."""
         return self._boot
 
+    def view_shape(self, slot: int) -> tuple[int, ...] | None:
+        """(H, W, C) of the view that the section of this slot takes; None: no bundle yet."""
+        with self._lock:
+            loaded = self._of(slot)
+            return loaded.view if loaded else None
+
     def restart(self) -> None:
         """Forget all views and go on as another boot: slot numbers begin a new life."""
         with self._lock:
@@ -166,11 +172,7 @@ class Agent:
             The message, or None when there is no bundle yet or the view does not fit it.
         """
         with self._lock:
-            if self._from_slot is not None and slot >= self._from_slot and self._staged:
-                self._take_over()
-            loaded = self._running
-            if self._before and slot < self._since:
-                loaded = self._before  # a view that was begun before the switch
+            loaded = self._of(slot)
             if loaded is None:
                 self.counts["views_without_bundle"] += 1
                 return None
@@ -193,6 +195,14 @@ class Agent:
                 return None
             self.counts["shadows"] += 1
             return self._summary(staged, slot, image)
+
+    def _of(self, slot: int) -> _Loaded | None:
+        """What runs the view of this slot; the staged bundle takes over when its slot has come."""
+        if self._from_slot is not None and slot >= self._from_slot and self._staged:
+            self._take_over()
+        if self._before and slot < self._since:
+            return self._before  # a view that was begun before the switch
+        return self._running
 
     def _summary(self, loaded: _Loaded, slot: int, image: Image | None) -> bytes:
         tag, boot = loaded.tag, self._boot

@@ -10,33 +10,33 @@ from typing import Annotated
 
 import msgspec
 
-from ddnn import status, topics
+from ddnn import status, topics, wire
 from ddnn.bundle import Manifest
-from ddnn.config import SiteSettings, boot_id
-from ddnn.errors import ConfigError
+from ddnn.config import boot_id
+from ddnn.errors import DataError
+from ddnn.health import Health, Telling
 from ddnn.key_files import check_keys, trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
+from ddnn.notify import Notifier
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
+from device_agent.health import MachineWatch, with_camera
 from device_agent.pacing import Pacer
-from device_agent.sources import ReplaySource
+from device_agent.recording import Recorder
+from device_agent.settings import CameraSettings
+from device_agent.sources import ReplaySource, open_source
+from device_agent.viewer import make_viewer
 
 log = logging.getLogger(__name__)
-STATUS_EVERY_S = 30.0
+HEALTH_EVERY_S = 2.0
 #: Longest sleep between two looks at the clock: a step must not be slept through.
 LOOK_EVERY_S = 0.2
 
 
-class DeviceSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeviceSettings(CameraSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of `ddnn device`."""
 
-    camera: Annotated[
-        int, msgspec.Meta(ge=0, le=31, description="Number of this camera in the bundle.")
-    ]
-    source: Annotated[
-        str, msgspec.Meta(description="Where views come from: replay:FILE.npz for a data set.")
-    ]
     ring_slots: Annotated[
         int, msgspec.Meta(ge=1, le=4096, description="Slots whose features are kept for requests.")
     ] = 64
@@ -67,6 +67,12 @@ class DeviceSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fie
             "camera's own rate for a flood.",
         ),
     ] = 20.0
+    status_every_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=5, le=3600, description="Seconds between two statuses while nothing changes."
+        ),
+    ] = 60.0
 
 
 class ReplayStart(msgspec.Struct, frozen=True):
@@ -79,19 +85,6 @@ class ReplayStart(msgspec.Struct, frozen=True):
 _REPLAY = msgspec.json.Decoder(ReplayStart)
 
 
-def open_source(text: str, camera: int) -> ReplaySource:
-    """The source that a setting names.
-
-    Raises:
-        ConfigError: unknown kind of source.
-        DataError: it cannot be opened.
-    """
-    kind, _, rest = text.partition(":")
-    if kind == "replay" and rest:
-        return ReplaySource(Path(rest), camera)
-    raise ConfigError(f"unknown source {text!r}; use replay:FILE.npz")
-
-
 class DeviceService:
     """Runs one agent until `stop` is set."""
 
@@ -99,7 +92,8 @@ class DeviceService:
         check_keys(settings)
         self._settings = settings
         self._stop = stop
-        self._source = open_source(settings.source, settings.camera)
+        self._source = open_source(settings)
+        self._viewer = make_viewer(settings, self._source)
         self._agent = Agent(
             settings.camera, boot_id(), settings.ring_slots, send_images=settings.send_images
         )
@@ -115,12 +109,17 @@ class DeviceService:
             self._agent,
             Pacer(settings.period_s, live=self._source.live),
         )
+        self._recorder = Recorder(settings, self._viewer.framing) if settings.record_dir else None
         # Around the camera's rules; a request for features does not wait for it.
         self._lock = threading.Lock()
         self._receipts: dict[int, Receipt] = {}
         self._node = f"device-{settings.camera}"
         self._finished = False
-        self._next_report = 0.0
+        self._next_look = 0.0
+        self._notifier = Notifier()
+        self._telling = Telling(settings.status_every_s)
+        self._machine = MachineWatch(Path(settings.store or "/"))
+        self._since_s = round(time.time(), 3)
         self._replay = threading.Event()
         self._traffic_before: Traffic | None = None
         self._client = Client(
@@ -131,7 +130,12 @@ class DeviceService:
             will=Will(
                 topics.status(settings.site, self._node),
                 status.encode(
-                    status.Status(node=self._node, state="offline", boot=self._agent.boot)
+                    status.Status(
+                        node=self._node,
+                        state="offline",
+                        boot=self._agent.boot,
+                        since_s=self._since_s,
+                    )
                 ),
             ),
             on_up=self._connected,
@@ -156,14 +160,21 @@ class DeviceService:
         self._client.subscribe(topics.replay(site), self._on_replay)
         self._models.start()
         self._client.start()
+        self._machine.start()
+        self._notifier.ready()
         try:
             if self._source.live or self._wait_for_replay():
                 self._show()
             while not self._stop.is_set():
                 self._wait(LOOK_EVERY_S)
         finally:
+            self._notifier.stopping()
             self._report(state="offline")
             self._client.stop()
+            self._machine.stop()
+            self._source.close()
+            if self._recorder:
+                self._recorder.close()
 
     def _wait_for_replay(self) -> bool:
         """Wait until it is known in which slot a replay begins; False: stopped instead."""
@@ -171,6 +182,7 @@ class DeviceService:
             if self._stop.is_set():
                 return False
             self._wait(0.1)
+        assert isinstance(self._source, ReplaySource)
         first_slot = self._source.first_slot
         assert first_slot is not None
         with self._lock:
@@ -190,8 +202,7 @@ class DeviceService:
                 slot = self._camera.begin(time.time(), time.monotonic())
             if self._source.exhausted(slot):
                 break
-            image = self._source.read(slot)
-            summary, shadow = self._agent.view(slot, image), self._agent.shadow(slot, image)
+            summary, shadow = self._take(slot)
             with self._lock:
                 now = time.monotonic()
                 self._send(self._camera.finish(slot, summary, time.time(), now, shadow))
@@ -203,6 +214,29 @@ class DeviceService:
         self._finished = True
         self._report()
 
+    def _take(self, slot: int) -> tuple[bytes | None, bytes | None]:
+        """Summaries of what the camera shows in `slot`, by the running bundle and one on trial.
+
+        None: there is nothing to send.
+        """
+        shape = self._agent.view_shape(slot)
+        if shape is None:
+            self._agent.counts["views_without_bundle"] += 1
+            return None, None
+        begin_s = time.monotonic() - (time.time() - slot * self._settings.period_s)
+        try:
+            view = self._viewer.view(slot, begin_s, shape)
+        except (DataError, ValueError) as error:
+            log.warning("slot %d: %s", slot, error)
+            self._agent.counts["views_unusable"] += 1
+            return None, None
+        if view is None:
+            self._agent.counts["views_missing"] += 1
+            return None, None
+        if self._recorder:
+            self._recorder.saw(slot, view, begin_s, time.monotonic())
+        return self._agent.view(slot, view.image), self._agent.shadow(slot, view.image)
+
     def _wait(self, seconds: float) -> None:
         self._stop.wait(seconds)
         now = time.monotonic()
@@ -211,14 +245,18 @@ class DeviceService:
         self._look_after(now)
 
     def _look_after(self, now: float) -> None:
-        """Hear of acknowledgements; change over to the next bundle; report from time to time."""
+        """Hear of acknowledgements; tend the camera and the bundle; report from time to time."""
+        self._notifier.alive(now)
+        self._source.tend(now)
         self._models.on_time()
         with self._lock:
             for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
                 del self._receipts[slot]
                 self._camera.sent(slot)
-        if now >= self._next_report:
-            self._report()
+        if now >= self._next_look:
+            self._next_look = now + HEALTH_EVERY_S
+            if self._telling.due(self._health(now), now):
+                self._report()
 
     def _send(self, messages: list[Publish]) -> None:
         for message in messages:
@@ -245,6 +283,12 @@ class DeviceService:
     def _on_request(self, message: Message) -> None:
         for answer in self._camera.on_request(message, time.time()):
             self._client.send(answer)
+            if self._recorder:
+                slot = wire.unwrap_slot(wire.decode(answer.payload).slot, self._present_slot())
+                self._recorder.asked(slot, time.monotonic())
+
+    def _present_slot(self) -> int:
+        return int(time.time() / self._settings.period_s)
 
     def _on_replay(self, message: Message) -> None:
         try:
@@ -252,15 +296,21 @@ class DeviceService:
         except msgspec.DecodeError:
             self._agent.counts["malformed"] += 1
             return
-        if self._source.first_slot is None:
+        if isinstance(self._source, ReplaySource) and self._source.first_slot is None:
             self._source.first_slot = start.first_slot
             self._replay.set()
 
+    def _health(self, now: float) -> Health:
+        return with_camera(self._machine.latest, self._source.health(now), self._viewer.gate)
+
     def _report(self, state: str = "online") -> None:
         """Publish the retained status."""
-        self._next_report = time.monotonic() + STATUS_EVERY_S
+        now = time.monotonic()
+        health = self._health(now)
+        self._telling.told(health, now)
         counts = dict(self._agent.counts)
         counts |= {name: n for name, n in self._client.counts.items() if name.startswith("dropped")}
+        counts |= self._recorder.counts if self._recorder else {}
         clock = self._camera.clock.describe()
         after = self._client.traffic()
         if after and self._traffic_before and self._client.counts["connects"] == 1:
@@ -276,6 +326,10 @@ class DeviceService:
             refused_id=self._models.refused_id,
             counts=counts,
             finished=self._finished,
+            since_s=self._since_s,
+            at_s=round(time.time(), 3),
+            every_s=self._settings.status_every_s,
+            health=health,
             notes=({"clock": clock} if clock else {})
             | self._models.notes()
             | self._client.certificate_note(),

@@ -131,11 +131,12 @@ def test_replay_shows_each_sample_in_its_slot(tmp_path):
     images = np.arange(3 * 2 * 4 * 4 * 3).reshape(3, 2, 4, 4, 3).astype(np.uint8)
     present = np.array([[1, 1], [1, 0], [1, 1]], bool)
     source = ReplaySource(write_replay(tmp_path / "r.npz", images, present), camera=1)
-    assert source.read(10) is None
+    assert source.read(10, 0.0) is None
     source.first_slot = 10
-    assert np.array_equal(source.read(10), images[0, 1])
-    assert source.read(11) is None
-    assert np.array_equal(source.read(12), images[2, 1])
+    assert np.array_equal(source.read(10, 0.0).image, images[0, 1])
+    assert source.read(11, 0.0).image is None
+    assert np.array_equal(source.read(12, 0.0).image, images[2, 1])
+    assert source.read(13, 0.0) is None
     assert (source.exhausted(12), source.exhausted(13)) == (False, True)
 
 

@@ -238,7 +238,8 @@ def test_plan_that_cannot_be_is_refused(changes):
 
 def test_unit_file_hands_over_what_a_nodes_folder_holds(made):
     """systemd puts these files into one folder, under the names that the settings use."""
-    unit = (Path(__file__).resolve().parents[2] / "deploy" / "ddnn@.service").read_text()
+    deploy = Path(__file__).resolve().parents[2] / "deploy"
+    unit = (deploy / "ddnn@.service.d" / "credentials.conf").read_text()
     handed = dict(re.findall(r"^LoadCredential=(\S+):/etc/ddnn/%i/(\S+)$", unit, re.MULTILINE))
     assert all(name == source for name, source in handed.items())
     assert "--config %d/%i.toml" in unit

@@ -30,6 +30,7 @@ SIZE_PX = 32
 SHARES = (0.4, 0.2, 0.4)  # of CLASSES
 SEEN_PX = 3.0  # visible area (pixels of a 32 x 32 picture) from which an object counts as seen
 _OBJECT = 2
+_SENSOR = 3  # number of the sensors' own stream of random numbers
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,51 @@ def _develop(
 
 def render_scene(label: int | None, seed: int, index: int, size: int = SIZE_PX) -> Scene:
     """Render sample `index` of `seed` with an object of class `label` (None: without one)."""
-    place_rng, object_rng, surroundings, sensor = (
-        np.random.default_rng([seed, index, stream]) for stream in range(4)
+    lit = _light_scene(label, seed, index, size)
+    sensor = np.random.default_rng([seed, index, _SENSOR])
+    return Scene(_take(lit, sensor), lit.seen, lit.mask, lit.foot, lit.heading)
+
+
+def render_shots(
+    label: int | None, seed: int, index: int, light: Floats, size: int = SIZE_PX
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Pictures one after the other of one scene: the same but for the sensors' noise.
+
+    light: (T,) how bright the scene is in each of them; the cameras do not adjust. Returns images
+    (T, D, size, size, 3) and seen (D,).
+    """
+    lit = _light_scene(label, seed, index, size)
+    # Other noise than in `render_scene`'s picture, and than with another label.
+    sensor = np.random.default_rng([seed, index, _SENSOR, 1 if label is None else 2 + label])
+    return np.stack([_take(lit, sensor, float(level)) for level in light]), lit.seen
+
+
+@dataclass(frozen=True)
+class _Lit:
+    """A scene before the sensors: light (D, 3, H, W), and each camera's exposure (D,)."""
+
+    linear: list[Floats]
+    exposure: list[np.float32]
+    environment: Environment
+    seen: NDArray[np.bool_]
+    mask: Floats
+    foot: NDArray[np.float64]
+    heading: float
+
+
+def _take(lit: _Lit, sensor: np.random.Generator, level: float = 1.0) -> NDArray[np.uint8]:
+    """One picture (D, H, W, 3) by each camera."""
+    pictures = []
+    for camera, (linear, exposure) in enumerate(zip(lit.linear, lit.exposure, strict=True)):
+        noise = sensor.standard_normal(linear.shape, np.float32)
+        exposed = exposure * np.float32(level)
+        pictures.append(_develop(linear, lit.environment, camera, exposed, noise))
+    return np.stack(pictures)
+
+
+def _light_scene(label: int | None, seed: int, index: int, size: int) -> _Lit:
+    place_rng, object_rng, surroundings = (
+        np.random.default_rng([seed, index, stream]) for stream in range(_SENSOR)
     )
     foot, heading = choose_place(place_rng)
     if label is not None and CLASSES[label] == "person":
@@ -88,7 +132,7 @@ def render_scene(label: int | None, seed: int, index: int, size: int = SIZE_PX) 
     site = _site(size * SUPERSAMPLING)
     # A pixel of a larger picture covers less: keep the meaning of "seen" at any size.
     least = SEEN_PX * (size / SIZE_PX) ** 2
-    images, seen, masks = [], [], []
+    lights, exposures, seen, masks = [], [], [], []
     for number in range(len(CAMERAS)):
         empty = site.empty[number].copy()
         draw(empty, environment.things, 1)
@@ -103,11 +147,11 @@ def render_scene(label: int | None, seed: int, index: int, size: int = SIZE_PX) 
         # Below the limit the object is left out with its shadow: an unseen view shows nothing
         # of it, not even a sliver that would tell a network what a person cannot tell.
         linear = shade(full, environment.light, casters + solids) if visible else without
-        noise = sensor.standard_normal((3, size, size), np.float32)
-        images.append(_develop(shrink(linear, SUPERSAMPLING), environment, number, exposure, noise))
+        lights.append(shrink(linear, SUPERSAMPLING))
+        exposures.append(exposure)
         seen.append(visible)
         masks.append(mask if visible else np.zeros_like(mask))
-    return Scene(np.stack(images), np.array(seen), np.stack(masks), foot, heading)
+    return _Lit(lights, exposures, environment, np.array(seen), np.stack(masks), foot, heading)
 
 
 def draw_labels(samples: int, seed: int) -> NDArray[np.int64]:

@@ -1,42 +1,21 @@
-"""Where frames come from."""
+"""A data set shown as if it were a camera."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from ddnn.errors import DataError
-
-Image = npt.NDArray[np.uint8]
-
-
-class Source(Protocol):
-    """A camera, or something that stands in for one behind the same interface.
-
-    Attributes:
-        live: a live source shows now what is there now, so a slot that was missed is gone; a
-            replay still has its sample, and late is better than never.
-    """
-
-    live: bool
-
-    def read(self, slot: int) -> Image | None:
-        """The view (H, W, C) uint8 of this slot, or None when there is none."""
-        ...
-
-    def exhausted(self, slot: int) -> bool:
-        """Whether nothing comes from this slot on."""
-        ...
+from device_agent.sources.base import Frame, Stored
 
 
-class ReplaySource:
+class ReplaySource(Stored):
     """One camera's column of a replay file: sample i is shown in slot `first_slot` + i.
 
     The file is `.npz` with `images` uint8 (N, D, H, W, C) and `present` bool (N, D); a view that
-    is not present gives None. All agents of a site show the same sample in the same slot.
+    is not present gives a frame without an image. All agents of a site show the same sample in
+    the same slot.
 
     Raises:
         DataError: no such file or camera, or another layout.
@@ -67,14 +46,11 @@ class ReplaySource:
     def __len__(self) -> int:
         return len(self._images)
 
-    def read(self, slot: int) -> Image | None:
-        if self.first_slot is None:
+    def read(self, slot: int, at_s: float) -> Frame | None:
+        if self.first_slot is None or not 0 <= slot - self.first_slot < len(self._images):
             return None
         sample = slot - self.first_slot
-        if not 0 <= sample < len(self._images) or not self._present[sample]:
-            return None
-        view: Image = self._images[sample]
-        return view
+        return Frame(self._images[sample] if self._present[sample] else None, at_s)
 
     def exhausted(self, slot: int) -> bool:
         return self.first_slot is not None and slot >= self.first_slot + len(self._images)

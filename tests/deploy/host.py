@@ -1,0 +1,116 @@
+"""A host to deploy to: Debian with systemd in a container, reached by real ssh on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build" / "deploy-host"
+#: Boots a folder on a machine whose own init is not systemd and whose cgroups are of the old kind,
+#: too: the container gets the new kind in a mount namespace of its own.
+BOOT = """
+set -e
+unified=/sys/fs/cgroup
+[ "$(stat -f -c %T $unified)" = cgroup2fs ] || unified=/sys/fs/cgroup/unified
+mkdir -p $unified/ddnn-deploy
+echo $$ > $unified/ddnn-deploy/cgroup.procs
+exec unshare --mount --propagation private bash -c '
+    if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
+        umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    fi
+    exec "$0" -D "$1" -M ddnn-deploy -b --register=no --keep-unit --console=pipe' "$1" "$2"
+"""
+
+
+class Host:
+    """The container, from entering to leaving.
+
+    Args:
+        work: for keys and logs.
+    """
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.name = f"pi@127.0.0.1:{self.port}"
+        self.root = FOLDER / "rootfs"
+
+    def __enter__(self) -> Host:
+        key = self.work / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        (self.work / "known_hosts").touch()
+        ssh = self.root / "home" / "pi" / ".ssh"
+        ssh.mkdir(mode=0o700, exist_ok=True)
+        shutil.copy(f"{key}.pub", ssh / "authorized_keys")
+        for path in (ssh, ssh / "authorized_keys"):
+            os.chown(path, 1000, 1000)
+        drop_in = self.root / "etc" / "ssh" / "sshd_config.d" / "test.conf"
+        drop_in.write_text(f"Port {self.port}\nListenAddress 127.0.0.1\n")
+        # What a test before may have left behind when it was killed.
+        for path in ("opt/ddnn", "etc/ddnn", "var/lib/ddnn"):
+            target = self.root / path
+            target.unlink() if target.is_symlink() else shutil.rmtree(target, ignore_errors=True)
+        libraries = FOLDER / "nspawn" / "usr" / "lib" / "x86_64-linux-gnu"
+        with (self.work / "boot.log").open("wb") as log:
+            self._boot = subprocess.Popen(
+                ["bash", "-c", BOOT, "boot", FOLDER / "nspawn/usr/bin/systemd-nspawn", self.root],
+                env=os.environ | {"LD_LIBRARY_PATH": f"{libraries}:{libraries / 'systemd'}"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while self.run("true").returncode:
+            if time.monotonic() > deadline or self._boot.poll() is not None:
+                log_text = (self.work / "boot.log").read_text(errors="replace")
+                raise RuntimeError(f"the container does not come up:\n{log_text[-1500:]}")
+            time.sleep(0.5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run("sudo systemctl poweroff")
+        try:
+            self._boot.wait(40)
+        except subprocess.TimeoutExpired:
+            self._boot.kill()
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command there by ssh."""
+        options = ["-q", "-i", self.work / "key", "-p", str(self.port), "-o", "BatchMode=yes"]
+        options += ["-o", "StrictHostKeyChecking=no", "-o", "ConnectTimeout=5"]
+        options += ["-o", f"UserKnownHostsFile={self.work / 'known_hosts'}"]
+        return subprocess.run(
+            ["ssh", *options, "pi@127.0.0.1", command],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def say(self, command: str) -> str:
+        """What a command there says."""
+        return self.run(command).stdout.strip()
+
+    def make(self, target: str, settings: Path) -> subprocess.CompletedProcess[str]:
+        """`make deploy` and its like, as a user calls them but for the key."""
+        return subprocess.run(
+            ["make", "--no-print-directory", target, f"HOSTS={self.name}"],
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "SETTINGS": str(settings),
+                "SSH_KEY": str(self.work / "key"),
+                "SSH_KNOWN_HOSTS": str(self.work / "known_hosts"),
+            },
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
