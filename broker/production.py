@@ -29,7 +29,7 @@ def render_config(plan: Plan, folder: str) -> str:
     """
     broker = plan.broker
     tls = _template("production-tls.conf").substitute(
-        folder=folder, max_connections=2 * len(plan.identities()) + 10
+        folder=folder, max_connections=2 * len(plan.identities()) + 500
     )
     bind = f" {broker.bind}" if broker.bind else ""
     websockets = ""

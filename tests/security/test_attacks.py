@@ -140,6 +140,22 @@ def test_connecting_without_tls(secured):
             client.stop()
 
 
+@pytest.mark.parametrize(
+    "first_bytes", [b"", b"\x16\x03\x01\x02\x00"], ids=["silent", "half_hello"]
+)
+def test_stranger_holds_hundreds_of_connections_open(secured, thief, first_bytes):
+    """Nodes that come meanwhile get in."""
+    with secured.nothing_lost(slots=20), contextlib.ExitStack() as stack:
+        for _ in range(300):
+            address = ("127.0.0.1", secured.broker.port)
+            held = stack.enter_context(socket.create_connection(address, timeout=5))
+            held.sendall(first_bytes)
+        with Attacker(secured.broker.port, thief) as node:
+            assert not node.reason.is_failure
+            assert node.publish(topics.check(SITE, NODE)) in ("Success", "No matching subscribers")
+        time.sleep(1.0)
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_connecting_with_an_old_tls_version(secured, thief):
     context = context_of(thief, thief.ca)

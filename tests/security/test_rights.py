@@ -37,7 +37,7 @@ def topic_functions():
     for name, function in inspect.getmembers(topics, inspect.isfunction):
         if name not in NOT_A_TOPIC and not name.startswith("_"):
             arguments = inspect.signature(function).parameters
-            yield name, function(*(VALUES[argument] for argument in arguments))
+            yield name, function(*(VALUES.get(argument, 0) for argument in arguments))
 
 
 @pytest.mark.parametrize(("name", "topic"), list(topic_functions()))
