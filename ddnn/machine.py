@@ -43,14 +43,20 @@ def temperature_c(root: Path = ROOT) -> float | None:
 def throttled(root: Path = ROOT) -> tuple[str, ...] | None:
     """What the firmware says of supply and cooling; empty: all is well."""
     for file in root.glob("sys/devices/platform/soc*/soc*firmware/get_throttled"):
-        try:
-            bits = int(_read(file) or "", 16)
-        except ValueError:
-            continue
-        now = [name for bit, name in enumerate(THROTTLED) if bits >> bit & 1]
-        before = [n for bit, n in enumerate(THROTTLED) if bits >> (16 + bit) & 1 and n not in now]
-        return (*now, *(f"{name} before" for name in before))
+        if (found := throttled_names(_read(file) or "")) is not None:
+            return found
     return None
+
+
+def throttled_names(text: str) -> tuple[str, ...] | None:
+    """The firmware's hexadecimal word in words; what is over ends with `before`."""
+    try:
+        bits = int(text, 16)
+    except ValueError:
+        return None
+    now = [name for bit, name in enumerate(THROTTLED) if bits >> bit & 1]
+    before = [n for bit, n in enumerate(THROTTLED) if bits >> (16 + bit) & 1 and n not in now]
+    return (*now, *(f"{name} before" for name in before))
 
 
 def memory_mb(root: Path = ROOT) -> int | None:

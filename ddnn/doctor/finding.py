@@ -65,6 +65,11 @@ class Machine(NamedTuple):
             return None
         return text.strip().strip("\0")
 
+    def ask(self, command: Sequence[str]) -> str | None:
+        """What a program says; None: it is not there, fails or hangs."""
+        done = self.run(command)
+        return done.output if done is not None and done.code == 0 else None
+
     @property
     def is_raspberry_pi(self) -> bool:
         """By the name that its firmware gives."""

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from ddnn.clock import EARLIEST_WALL_S
 from ddnn.doctor.finding import Finding, Machine
+from ddnn.machine import clock_synchronised, memory_mb, temperature_c, throttled, throttled_names
 
 #: Below this a section, its journal and a log line more do not fit for sure.
 LEAST_DISK_BYTES = 200_000_000
 #: A node needs 54 to 63 MB; below this the kernel will soon end something.
-LEAST_MEMORY_KB = 100_000
+LEAST_MEMORY_MB = 100
 #: Where the firmware of a Raspberry Pi begins to slow the CPU down.
 HOT_C = 80.0
 _IMPORT = "import os; os.environ['ORT_DISABLE_TELEMETRY'] = '1'; import {0}; print({0}.__version__)"
-_THROTTLED = {0: "too little voltage", 1: "frequency capped", 2: "throttled", 3: "too hot"}
 
 
 def check_python(machine: Machine) -> Finding:
@@ -82,13 +82,10 @@ def check_clock(machine: Machine, now_s: float) -> Finding:
         return Finding(
             "clock", "failure", f"not set: {said}", "connect a time server (timedatectl)"
         )
-    if machine.read("/run/systemd/timesync/synchronized") is not None:
+    is_set = clock_synchronised(machine.root, machine.ask)
+    if is_set:
         return Finding("clock", "ok", f"{said}, set by a time server")
-    done = machine.run(["timedatectl", "show", "--property=NTPSynchronized", "--value"])
-    state = done.output if done is not None and done.code == 0 else None
-    if state == "yes":
-        return Finding("clock", "ok", f"{said}, set by a time server")
-    if state == "no":
+    if is_set is False:
         return Finding(
             "clock",
             "warning",
@@ -136,31 +133,22 @@ def check_wear(machine: Machine) -> Iterator[Finding]:
 
 def check_memory(machine: Machine) -> Finding:
     """What the kernel can still give."""
-    fields = dict(
-        line.split(":", 1)
-        for line in (machine.read("/proc/meminfo") or "").splitlines()
-        if ":" in line
-    )
-    if "MemAvailable" not in fields:
+    available_mb = memory_mb(machine.root)
+    if available_mb is None:
         return Finding("memory", "skipped", "this system does not say")
-    available_kb = int(fields["MemAvailable"].split()[0])
-    text = f"{available_kb / 1000:.0f} MB available"
-    if available_kb < LEAST_MEMORY_KB:
+    text = f"{available_mb} MB available"
+    if available_mb < LEAST_MEMORY_MB:
         return Finding("memory", "warning", text, "a node needs about 60 MB: end other programs")
     return Finding("memory", "ok", text)
 
 
 def check_temperature(machine: Machine) -> Finding:
-    """The hottest sensor of the CPU."""
-    readings = []
-    for path in (machine.root / "sys/class/thermal").glob("thermal_zone*/temp"):
-        text = machine.read(str(path.relative_to(machine.root)))
-        if text and text.lstrip("-").isdigit():
-            readings.append(int(text) / 1000)
-    if not readings:
+    """The processor's sensor, else the hottest one."""
+    degrees = temperature_c(machine.root)
+    if degrees is None:
         return Finding("temperature", "skipped", "no sensor here")
-    text = f"{max(readings):.0f} °C"
-    if max(readings) >= HOT_C:
+    text = f"{degrees:.0f} °C"
+    if degrees >= HOT_C:
         return Finding("temperature", "warning", text, "cool it: the CPU is slowed down")
     return Finding("temperature", "ok", text)
 
@@ -169,19 +157,13 @@ def check_throttling(machine: Machine) -> Finding:
     """What a Raspberry Pi's firmware says of voltage and heat, now and since it was started."""
     if not machine.is_raspberry_pi:
         return Finding("throttling", "skipped", "not a Raspberry Pi")
-    text = machine.read("/sys/devices/platform/soc/soc:firmware/get_throttled")
-    if text is None:
-        done = machine.run(["vcgencmd", "get_throttled"])
-        text = done.output.partition("=")[2] if done is not None and done.code == 0 else None
-    try:
-        bits = int(text or "", 16)
-    except ValueError:
+    said = throttled(machine.root)
+    if said is None:
+        said = throttled_names((machine.ask(["vcgencmd", "get_throttled"]) or "").partition("=")[2])
+    if said is None:
         return Finding("throttling", "skipped", "the firmware does not say (no vcgencmd)")
     advice = "a better power supply or cooling"
-    now = [name for bit, name in _THROTTLED.items() if bits >> bit & 1]
-    before = [name for bit, name in _THROTTLED.items() if bits >> (bit + 16) & 1]
-    if now:
-        return Finding("throttling", "failure", f"now: {', '.join(now)}", advice)
-    if before:
-        return Finding("throttling", "warning", f"since the start: {', '.join(before)}", advice)
-    return Finding("throttling", "ok", "never since the start")
+    if not said:
+        return Finding("throttling", "ok", "never since the start")
+    is_over = all(name.endswith("before") for name in said)
+    return Finding("throttling", "warning" if is_over else "failure", ", ".join(said), advice)

@@ -131,9 +131,9 @@ def test_no_sensor_is_skipped(tmp_path):
     [
         ({}, {}, "skipped", "not a Raspberry Pi"),
         (PI | {THROTTLED: "0"}, {}, "ok", ""),
-        (PI | {THROTTLED: "50005"}, {}, "failure", "too little voltage, throttled"),
-        (PI | {THROTTLED: "80000"}, {}, "warning", "too hot"),
-        (PI, {"vcgencmd": Ran(0, "throttled=0x1")}, "failure", "too little voltage"),
+        (PI | {THROTTLED: "50005"}, {}, "failure", "under-voltage, throttled"),
+        (PI | {THROTTLED: "80000"}, {}, "warning", "temperature limit before"),
+        (PI, {"vcgencmd": Ran(0, "throttled=0x1")}, "failure", "under-voltage"),
         (PI, {}, "skipped", "vcgencmd"),
     ],
 )
