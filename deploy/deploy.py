@@ -58,7 +58,8 @@ def deploy() -> None:
     server.group(name="Group", group="ddnn", system=True, _sudo=True)
     server.user(
         name="User", user="ddnn", group="ddnn", system=True, shell="/usr/sbin/nologin",
-        home="/var/lib/ddnn", ensure_home=False, _sudo=True,
+        groups=["video"] if ROLE == "device" else None, home="/var/lib/ddnn", ensure_home=False,
+        _sudo=True,
     )  # fmt: skip
     if not host.get_fact(Directory, f"{TARGET}/venvs/{venv}"):
         files.sync(

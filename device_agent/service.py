@@ -227,7 +227,8 @@ class DeviceService:
         try:
             view = self._viewer.view(slot, begin_s, shape)
         except (DataError, ValueError) as error:
-            log.warning("slot %d: %s", slot, error)
+            if not self._agent.counts["views_unusable"]:  # a line per slot would fill the journal
+                log.warning("slot %d cannot be shown: %s; others like it are counted", slot, error)
             self._agent.counts["views_unusable"] += 1
             return None, None
         if view is None:
