@@ -144,6 +144,7 @@ class ModelFeed:
         self._changed_at = 0.0
         self._provisional = False
         self._clock_refused = False
+        self._unjudged: Activation | None = None
         self._subscribed: set[Chunk] = set()
         self._spoiled: set[str] = set()
         self._lock = threading.RLock()
@@ -225,6 +226,9 @@ class ModelFeed:
                 self._before = None
             if self._clock_refused and self._wall() >= EARLIEST_WALL_S:
                 self._clock_refused = False
+                record, self._unjudged = self._unjudged, None
+                if record is not None:
+                    self.follow(record)
                 self._pursue()
         finally:
             self._lock.release()
@@ -266,6 +270,14 @@ class ModelFeed:
     def follow(self, record: Activation) -> None:
         """Run what `record` says, as soon as it is here."""
         with self._lock:
+            try:
+                self._check_record(record)
+            except ClockError:
+                self._unjudged, self._clock_refused = record, True
+                return
+            except BundleError as error:
+                self._say_refused(record.bundle, error)
+                return
             if self.record is not None:
                 goes_back = record.instead_of is not None and self._goes_back(record)
                 if record.version < self.record.version and not goes_back:
@@ -281,6 +293,24 @@ class ModelFeed:
             self._switch_if_told()
             self._try_out_if_told()
             self._pursue()
+
+    def _check_record(self, record: Activation) -> None:
+        """What a record says of its bundle must be what a trusted key has signed.
+
+        Else one with a version out of this world would make every later one an old one.
+
+        Raises:
+            BundleError: it is not.
+        """
+        if self.active is not None and record.bundle == self.bundle_id:
+            version = self.active.manifest.version
+        else:
+            sealed, manifest = self._trust.believe(record.manifest, self._wall())
+            if bundle_id(sealed.payload) != record.bundle:
+                raise BundleError("the activation record holds another bundle's manifest")
+            version = manifest.version
+        if record.version != version:
+            raise BundleError(f"the activation record says version {record.version} of {version}")
 
     def _may_go_back(self) -> bool:
         return 0.0 <= self._wall() - self._changed_at <= GO_BACK_S

@@ -8,6 +8,7 @@ from tests.unit.test_refusals import Node, newer
 
 
 def test_pieces_of_work_are_done_in_order_and_a_failure_ends_only_its_own(caplog):
+    caplog.set_level("ERROR", "ddnn.background")
     done, finished = [], threading.Event()
     background = Background("test")
     background(lambda: done.append(1))
