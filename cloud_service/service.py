@@ -15,6 +15,7 @@ import msgspec
 
 from cloud_service.worker import Worker
 from ddnn import status, topics
+from ddnn.background import Background
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import NodeSettings, boot_id
 from ddnn.key_files import check_keys, trust_of
@@ -75,6 +76,7 @@ class CloudService:
         self._boot = boot_id()
         self._worker = Worker()
         self._feeds: dict[str, ModelFeed] = {}
+        self._background = Background("models")
         self._client = Client(
             settings.broker,
             settings.port,
@@ -132,6 +134,7 @@ class CloudService:
             _cloud_role,
             _SiteRunner(self._worker, site),
             trust_of(self._settings, site, "cloud"),
+            later=self._background,
             store=store,
             changed=self._report,
         )

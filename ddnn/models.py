@@ -99,6 +99,8 @@ class ModelFeed:
         store: folder for the bundles, or None to keep none.
         changed: called when what the status says of bundles has changed.
         overheard: called with every manifest and activation record before it is looked at.
+        later: does what takes long (loading, testing, writing to disk), in order; a
+            `ddnn.background.Background`, or at once.
         wall: seconds since 1970.
     """
 
@@ -114,6 +116,7 @@ class ModelFeed:
         store: Path | Keeper | None = None,
         changed: Callable[[], None] = lambda: None,
         overheard: Callable[[Message], None] = lambda message: None,
+        later: Callable[[Callable[[], None]], None] = lambda work: work(),
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.refused: str | None = None
@@ -130,6 +133,8 @@ class ModelFeed:
         self._store = BundleStore(store) if isinstance(store, Path) else store
         self._changed = changed
         self._overheard = overheard
+        self._later = later
+        self._loading: str | None = None
         self._wall = wall
         self._stager = Stager(roles)
         self._offer: bytes | None = None
@@ -139,6 +144,7 @@ class ModelFeed:
         self._changed_at = 0.0
         self._provisional = False
         self._clock_refused = False
+        self._unjudged: Activation | None = None
         self._subscribed: set[Chunk] = set()
         self._spoiled: set[str] = set()
         self._lock = threading.RLock()
@@ -207,15 +213,25 @@ class ModelFeed:
                     log.warning("the staged bundle kept on disk is not usable: %s", error)
 
     def on_time(self) -> None:
-        """Make the staged bundle the running one when its slot has come; judge dates again."""
-        with self._lock:
+        """Make the staged bundle the running one when its slot has come; judge dates again.
+
+        Does not wait: while a bundle is being loaded, it is for the next call.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             if self._due is not None and self._slot() >= self._due:
                 self._promote()
             if self._before is not None and not self._may_go_back():
                 self._before = None
             if self._clock_refused and self._wall() >= EARLIEST_WALL_S:
                 self._clock_refused = False
+                record, self._unjudged = self._unjudged, None
+                if record is not None:
+                    self.follow(record)
                 self._pursue()
+        finally:
+            self._lock.release()
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -254,6 +270,14 @@ class ModelFeed:
     def follow(self, record: Activation) -> None:
         """Run what `record` says, as soon as it is here."""
         with self._lock:
+            try:
+                self._check_record(record)
+            except ClockError:
+                self._unjudged, self._clock_refused = record, True
+                return
+            except BundleError as error:
+                self._say_refused(record.bundle, error)
+                return
             if self.record is not None:
                 goes_back = record.instead_of is not None and self._goes_back(record)
                 if record.version < self.record.version and not goes_back:
@@ -269,6 +293,24 @@ class ModelFeed:
             self._switch_if_told()
             self._try_out_if_told()
             self._pursue()
+
+    def _check_record(self, record: Activation) -> None:
+        """What a record says of its bundle must be what a trusted key has signed.
+
+        Else one with a version out of this world would make every later one an old one.
+
+        Raises:
+            BundleError: it is not.
+        """
+        if self.active is not None and record.bundle == self.bundle_id:
+            version = self.active.manifest.version
+        else:
+            sealed, manifest = self._trust.believe(record.manifest, self._wall())
+            if bundle_id(sealed.payload) != record.bundle:
+                raise BundleError("the activation record holds another bundle's manifest")
+            version = manifest.version
+        if record.version != version:
+            raise BundleError(f"the activation record says version {record.version} of {version}")
 
     def _may_go_back(self) -> bool:
         return 0.0 <= self._wall() - self._changed_at <= GO_BACK_S
@@ -309,7 +351,7 @@ class ModelFeed:
                 target = bundle_id(unseal(message).payload)
                 if target == self.bundle_id:
                     continue
-                if target not in (self.staged_id, self._stager.collecting):
+                if target not in (self.staged_id, self._loading, self._stager.collecting):
                     self._collect(message, is_offer=is_offer)
             except BundleError as error:
                 self._refuse(message, error)
@@ -343,7 +385,7 @@ class ModelFeed:
         if self._store:
             self._store.forget_chunks({chunk.sha256 for chunk in self._stager.wanted})
         if complete is not None:
-            self._stage(complete, keep=True)
+            self._load(complete)
             return
         for chunk in self._stager.wanted if self._store else ():
             kept = self._store.chunk(*chunk) if self._store else None
@@ -360,7 +402,7 @@ class ModelFeed:
             self._say_refused(self._stager.collecting, error)
             return
         if complete is not None:
-            self._stage(complete, keep=True)
+            self._load(complete)
 
     def _follow_chunks(self) -> None:
         """Subscribe to what is missing and to nothing else."""
@@ -383,6 +425,18 @@ class ModelFeed:
         self._spoiled.clear()
 
     # -- running -------------------------------------------------------------------------------
+
+    def _load(self, bundle: Bundle) -> None:
+        """Stage a complete bundle when there is time."""
+
+        def load() -> None:
+            with self._lock:
+                if self._loading == bundle.bundle_id:  # else another one is wanted by now
+                    self._loading = None
+                    self._stage(bundle, keep=True)
+
+        self._loading = bundle.bundle_id
+        self._later(load)
 
     def _stage(self, bundle: Bundle, *, keep: bool) -> None:
         try:
@@ -439,13 +493,17 @@ class ModelFeed:
         self._runner.begun(bundle)
         self._before, self._changed_at = self.active, self._wall()
         self._now_runs(bundle)
+        self._later(lambda: self._keep(bundle))
+        self._pursue()
+        self._changed()
+
+    def _keep(self, bundle: Bundle) -> None:
+        """Make `bundle` the one that this node starts with."""
         if self._store:
             try:
                 self._store.promote(bundle)
             except BundleError as error:
                 log.warning("%s; it will be fetched again after a restart", error)
-        self._pursue()
-        self._changed()
 
     def _now_runs(self, bundle: Bundle) -> None:
         self.active, self._provisional = bundle, False

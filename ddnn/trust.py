@@ -122,12 +122,20 @@ class Trust:
         Raises:
             BundleError: it may not, and why.
         """
-        sealed = unseal(message)
-        self._check_signed(sealed, wall_s)
-        manifest = decode_manifest(sealed.payload)
+        sealed, manifest = self.believe(message, wall_s)
         if manifest.terms is not msgspec.UNSET:
             self._check_terms(manifest.terms, wall_s)
         return sealed, manifest
+
+    def believe(self, message: bytes, wall_s: float) -> tuple[Sealed, Manifest]:
+        """A manifest message that somebody trusted has signed, wherever and until when it may run.
+
+        Raises:
+            BundleError: nobody has, or it is no manifest.
+        """
+        sealed = unseal(message)
+        self._check_signed(sealed, wall_s)
+        return sealed, decode_manifest(sealed.payload)
 
     @property
     def note(self) -> str | None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from ddnn import status, topics, wire
+from ddnn.background import Background
 from ddnn.bundle import Manifest
 from ddnn.config import boot_id
 from ddnn.errors import DataError
@@ -149,6 +150,7 @@ class DeviceService:
             self._agent,
             trust_of(settings, settings.site, "device"),
             period_s=settings.period_s,
+            later=Background("models"),
             store=Path(settings.store) if settings.store else None,
             changed=self._report,
         )

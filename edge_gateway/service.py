@@ -15,6 +15,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from ddnn import status, topics
+from ddnn.background import Background
 from ddnn.budget import Curve
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import SiteSettings, boot_id
@@ -201,6 +202,7 @@ class GatewayService:
             self,
             trust_of(settings, settings.site, "edge"),
             period_s=settings.period_s,
+            later=Background("models"),
             store=Path(settings.store) if settings.store else None,
             changed=self._report,
             overheard=self._overheard,

@@ -221,8 +221,10 @@ def _wait_for_nodes(fleet: Fleet, bundle: Bundle, timeout_s: float) -> None:
             click.echo(f"  {node}: {why}", err=True)
         if gateway is None or not gateway.online:
             click.echo("no gateway is online: nobody tells the nodes to change over", err=True)
-        elif "rollout" in gateway.notes:
-            click.echo(f"gateway: {gateway.notes['rollout']}", err=True)
+        else:
+            for what in ("rollout", "canary"):
+                if what in gateway.notes:
+                    click.echo(f"gateway: {gateway.notes[what]}", err=True)
         click.echo(f"{len(late)} of {fleet.online()} nodes do not run it", err=True)
         sys.exit(1)
     click.echo(f"running on all {fleet.online()} nodes that are online")

@@ -380,6 +380,47 @@ def test_activation_of_an_older_bundle_is_refused():
     assert node.feed.bundle_id == node.good.bundle_id
 
 
+def record_of(bundle, **changes):
+    fields = {
+        "bundle": bundle.bundle_id, "version": bundle.manifest.version, "from_slot": 0,
+        "manifest": message(bundle),
+    }  # fmt: skip
+    return encode(Activation(**(fields | changes)))
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_activation_record_with_a_version_out_of_this_world_blocks_no_later_one(running):
+    node = Node()
+    fresh, later = signed(newer(6)), signed(newer(7, b"y"))
+    node.broker.offer(later)
+    wrong = record_of(node.good if running else fresh, version=2**53)
+    node.broker.publish(topics.active(SITE), wrong)
+    assert "says version" in node.feed.refused
+    node.activate(later, 0)
+    assert node.feed.bundle_id == later.bundle_id
+
+
+def test_activation_record_with_another_bundles_manifest_is_refused():
+    node = Node()
+    fresh, other = signed(newer(6)), signed(newer(7, b"y"))
+    node.broker.publish(topics.active(SITE), record_of(fresh, manifest=message(other), version=7))
+    assert "another bundle's manifest" in node.feed.refused
+    assert node.feed.record.bundle == node.good.bundle_id
+
+
+def test_activation_record_is_judged_when_the_clock_is_set():
+    node = Node()
+    node.feed._trust = trust(trusted(not_after=moment(1)))
+    fresh = signed(newer())
+    node.broker.offer(fresh)
+    node.wall = 100.0
+    node.activate(fresh, 0)
+    assert node.feed.bundle_id == node.good.bundle_id
+    node.wall = WALL
+    node.feed.on_time()
+    assert node.feed.bundle_id == fresh.bundle_id
+
+
 def test_activation_record_with_an_unsigned_manifest_changes_nothing():
     node = Node()
     evil = newer()
