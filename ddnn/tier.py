@@ -312,6 +312,10 @@ class Tier:
             actions += self._cut_short(slot, reason, now)
         return actions
 
+    def ended_elsewhere(self, slot: int) -> None:
+        """Another engine has ended `slot`: a late frame of it opens nothing here."""
+        self._closed.add(slot)
+
     @property
     def open_slots(self) -> int:
         """Slots that have not ended."""

@@ -647,6 +647,9 @@ class Gateway:
 
     def _remember(self, record: Record) -> list[Effect]:
         self.memory.apply(record)
+        if isinstance(record, Ended):
+            for engine in self.engines.all:
+                engine.tier.ended_elsewhere(record.slot)
         return [Keep(encode_record(record))]
 
     def _read(self, journal: bytes, now: float) -> None:

@@ -270,6 +270,17 @@ def test_old_engine_is_let_go_of_when_its_slots_can_not_come_back():
     assert made.ledger()["accepted"] == 3
 
 
+def test_slot_that_ended_between_plan_and_switch_is_opened_by_no_later_engine():
+    made = changing(SLOT + 5)
+    assert decide(made, SLOT, TAG) == [TAG]
+    keep(made, made.activate(FakeSections(tag=NEW + 1), CLASSES, 0.0, WALL, bundle_id="newer",
+                             from_slot=SLOT + 10))  # fmt: skip
+    assert len(made.engines.all) == 2  # the first engine is gone
+    assert decide(made, SLOT, NEW) == []
+    assert made.ledger()["late"] == 3
+    assert made.ledger()["opened"] == 1
+
+
 def test_restart_at_the_switch_gives_each_bundle_its_own_frames_back():
     before = changing(SLOT + 1)
     take(before, *summary(0, SLOT))
