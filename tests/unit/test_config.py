@@ -78,3 +78,38 @@ def test_every_setting_has_a_description_and_is_in_help():
     for name in GatewaySettings.__struct_fields__:
         assert f"--{name.replace('_', '-')}" in text
         assert f"DDNN_{name.upper()}" in text
+
+
+def camera_settings(args=(), env=None):
+    seen = []
+
+    @click.command()
+    @options(DeviceSettings)
+    def run(settings):
+        seen.append(settings)
+
+    base = ["--camera", "1", "--source", "replay:x"]
+    result = CliRunner().invoke(run, [*base, *args], env=env or {})
+    return result, seen
+
+
+def test_list_is_the_same_as_option_variable_and_in_a_file(tmp_path):
+    path = tmp_path / "d.toml"
+    path.write_text("region = [0, 0.25, 1, 1]\nmask = [[[0, 0], [1, 0], [1, 1]]]\n")
+    mask = "[[[0, 0], [1, 0], [1, 1]]]"
+    for args, env in (
+        (["--config", str(path)], {}),
+        (["--region", "[0, 0.25, 1, 1]", "--mask", mask], {}),
+        ([], {"DDNN_REGION": "[0, 0.25, 1, 1]", "DDNN_MASK": mask}),
+    ):
+        result, seen = camera_settings(args, env)
+        assert result.exit_code == 0, result.output
+        assert seen[0].region == (0.0, 0.25, 1.0, 1.0)
+        assert seen[0].mask == (((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)),)
+
+
+@pytest.mark.parametrize("text", ["0 0 1 1", "[0, 0, 1", "{}", "[0, 0, 1]", '["a", 0, 1, 1]'])
+def test_list_that_is_none_is_an_error_that_names_the_setting(text):
+    result, _ = camera_settings(["--region", text])
+    assert isinstance(result.exception, ConfigError)
+    assert "region" in str(result.exception)
