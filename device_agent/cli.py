@@ -26,7 +26,10 @@ class _AgentByDefault(click.Group):
 
 @click.group(cls=_AgentByDefault)
 def device() -> None:
-    """One camera: its agent (`run`, which may be left out), and help to set it up."""
+    """One camera: its agent (`run`, which may be left out), and help to set it up.
+
+    `ddnn device run --help` lists the settings; all commands here take the same.
+    """
 
 
 @device.command()

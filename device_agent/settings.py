@@ -41,6 +41,10 @@ class CameraSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fie
         float,
         msgspec.Meta(ge=0, le=120, description="Pictures per second; 0: two per slot, 1 to 30."),
     ] = 0.0
+    upside_down: Annotated[
+        bool,
+        msgspec.Meta(description="The camera hangs head down: turn its pictures by 180 degrees."),
+    ] = False
     usb_size: Annotated[
         str,
         msgspec.Meta(pattern=r"^\d{2,4}x\d{2,4}$", description="Size asked of a v4l2 camera."),

@@ -41,6 +41,7 @@ def open_source(settings: CameraSettings) -> Source:
         ),
         fps=fps,
         max_age_s=settings.frame_age_s or max(0.25, 2.0 / fps),
+        upside_down=settings.upside_down,
     )
 
 

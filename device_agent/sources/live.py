@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, cast
 
@@ -37,6 +37,7 @@ class LiveSource:
         rules: of its watchdog.
         fps: pictures per second to ask for.
         max_age_s: how long before its slot's beginning a frame may have been taken.
+        upside_down: turn pictures by 180 degrees.
         clock: monotonic seconds.
     """
 
@@ -49,9 +50,10 @@ class LiveSource:
         *,
         fps: float,
         max_age_s: float,
+        upside_down: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._capture = capture
+        self._capture = _turned(capture) if upside_down else capture
         self._watchdog = Watchdog(rules)
         self._fps = fps
         self._max_age_s = max_age_s
@@ -164,6 +166,17 @@ class LiveSource:
         self._times.clear()
         self._thread = _CaptureThread(self, self._capture, self._wanted)
         self._thread.start()
+
+
+def _turned(capture: Capture) -> Capture:
+    def frames(wanted: Wanted) -> Iterator[Frame]:
+        with closing(cast(Any, capture(wanted))) as upright:
+            for frame in upright:
+                # A view of the same memory: nothing is copied.
+                image = frame.image
+                yield frame if image is None else frame._replace(image=image[::-1, ::-1])
+
+    return frames
 
 
 class _CaptureThread(threading.Thread):

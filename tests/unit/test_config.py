@@ -80,21 +80,49 @@ def test_every_setting_has_a_description_and_is_in_help():
         assert f"DDNN_{name.upper()}" in text
 
 
-@pytest.mark.parametrize(("given", "allowed"), [((), False), (("--send-images", "true"), True)])
-def test_pictures_leave_a_device_only_where_that_was_said(given, allowed):
+def camera_settings(args=(), env=None):
     seen = []
 
     @click.command()
     @options(DeviceSettings)
     def run(settings):
-        seen.append(settings.send_images)
+        seen.append(settings)
 
-    result = CliRunner().invoke(run, ["--camera", "0", "--source", "replay:x", *given])
+    base = ["--camera", "1", "--source", "replay:x"]
+    result = CliRunner().invoke(run, [*base, *args], env=env or {})
+    return result, seen
+
+
+@pytest.mark.parametrize(("given", "allowed"), [((), False), (("--send-images", "true"), True)])
+def test_pictures_leave_a_device_only_where_that_was_said(given, allowed):
+    result, seen = camera_settings(given)
     assert result.exit_code == 0, result.output
-    assert seen == [allowed]
+    assert seen[0].send_images is allowed
 
 
 @pytest.mark.parametrize("edge", ["-1", "32", "one"])
 def test_edge_that_is_no_number_of_one_is_refused(edge):
     with pytest.raises(ConfigError, match="edge"):
         convert({"edge": edge}, GatewaySettings)
+
+
+def test_list_is_the_same_as_option_variable_and_in_a_file(tmp_path):
+    path = tmp_path / "d.toml"
+    path.write_text("region = [0, 0.25, 1, 1]\nmask = [[[0, 0], [1, 0], [1, 1]]]\n")
+    mask = "[[[0, 0], [1, 0], [1, 1]]]"
+    for args, env in (
+        (["--config", str(path)], {}),
+        (["--region", "[0, 0.25, 1, 1]", "--mask", mask], {}),
+        ([], {"DDNN_REGION": "[0, 0.25, 1, 1]", "DDNN_MASK": mask}),
+    ):
+        result, seen = camera_settings(args, env)
+        assert result.exit_code == 0, result.output
+        assert seen[0].region == (0.0, 0.25, 1.0, 1.0)
+        assert seen[0].mask == (((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)),)
+
+
+@pytest.mark.parametrize("text", ["0 0 1 1", "[0, 0, 1", "{}", "[0, 0, 1]", '["a", 0, 1, 1]'])
+def test_list_that_is_none_is_an_error_that_names_the_setting(text):
+    result, _ = camera_settings(["--region", text])
+    assert isinstance(result.exception, ConfigError)
+    assert "region" in str(result.exception)

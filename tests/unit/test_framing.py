@@ -121,3 +121,10 @@ def test_cut_is_the_region_in_its_own_resolution_with_masks():
 def test_camera_is_asked_for_enough_rows_for_the_region():
     assert Framing((0, 0.25, 1, 0.75)).height_for(96) == 384
     assert Framing().height_for(32) == 96
+
+
+def test_picture_turned_without_a_copy_is_averaged_as_if_it_were_one():
+    image = picture(24, 32)
+    turned = Framing((0.1, 0, 1, 0.9)).view(image[::-1, ::-1], (8, 8, 3))
+    copied = Framing((0.1, 0, 1, 0.9)).view(image[::-1, ::-1].copy(), (8, 8, 3))
+    assert np.array_equal(turned, copied)

@@ -158,3 +158,15 @@ def test_health_tells_rate_and_age():
     assert health.frame_age_s < 5
     made.close()
     assert camera.closed == 1
+
+
+def test_camera_that_hangs_head_down_gives_upright_pictures_and_is_closed_as_any():
+    camera = FaultyCamera(None)
+    made = LiveSource(camera, RULES, fps=100.0, max_age_s=5.0, upside_down=True)
+    made.want(48)
+    tend_until(made, lambda: made.read(0, time.monotonic()) is not None)
+    frame = made.read(0, time.monotonic())
+    shown = frame.image[::-1, ::-1]
+    assert any(np.array_equal(shown, noise(seed)) for seed in range(camera.good + 1))
+    made.close()
+    assert camera.closed == 1
