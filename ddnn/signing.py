@@ -9,8 +9,8 @@ the bundle id: signing a bundle, or signing it again with the next key, leaves i
 
 A manifest that nobody signed travels bare.
 
-PyNaCl and not `cryptography`: both are PyCA's; beside numpy and onnxruntime in one process it
-adds 1.3 MB of memory instead of 8.5, and its aarch64 wheel has 0.8 MB instead of 4.7.
+PyNaCl and not `cryptography`: both are PyCA's, and this one adds a fifth of the memory to a service
+(`benchmarks.import_memory`).
 """
 
 from __future__ import annotations
