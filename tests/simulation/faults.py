@@ -281,6 +281,22 @@ def replays(world, seconds):
         world.stranger.send(Publish(topic, payload, qos=1))
 
 
+def other_bundle(world, seconds):
+    """Somebody speaks for a camera, well-formed and in time, of a bundle that does not run."""
+    camera = world.rng.randrange(world.options.cameras)
+    version = world.publisher.version + 7
+    tag = bundle(version, world.options.cameras).tag
+    for n in range(10):
+        world.after(n * world.options.period_s, _speak_for, world, camera, version, tag)
+
+
+def _speak_for(world, camera, version, tag):
+    slot = int((EPOCH_S + world.now) / world.options.period_s) + 1
+    body = bytes([version % 256, camera, slot & 255, slot >> 8 & 255, 0])
+    payload = wire.encode(Kind.SUMMARY, tag=tag, boot=1, slot=slot % 2**32, body=body)
+    world.stranger.send(Publish(topics.summary(SITE, camera), payload, qos=1))
+
+
 def device(world):
     return world.rng.choice(world.devices)
 
@@ -324,4 +340,5 @@ FAULTS = {
     "disk_full": disk_full,
     "garbage": garbage,
     "replays": replays,
+    "other_bundle": other_bundle,
 }

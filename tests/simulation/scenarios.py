@@ -51,6 +51,7 @@ SCENARIOS = {
             "roll_out",
             "roll_back",
             "replays",
+            "other_bundle",
             "device_crash",
             "gateway_crash",
             "device_partition",
