@@ -68,10 +68,15 @@ def test_nodes_of_a_running_site_do_what_the_table_says_and_nothing_else(tmp_pat
     with SecuredSite(tmp_path, extra="\nlog_type all\n") as site:
         with site.nothing_lost():
             time.sleep(0.5)
-        with site.client("publisher") as publisher:  # as `ddnn publish` does
-            publisher.subscribe(topics.manifest(SITE), lambda _message: None)
-            publisher.subscribe(topics.status_filter(SITE), lambda _message: None)
-            publisher.subscribe(topics.worker_status_filter(), lambda _message: None)
+        with site.client("publisher") as publisher:  # as `ddnn publish` and `ddnn retire` do
+            for topic in (
+                topics.manifest(SITE),
+                topics.active(SITE),
+                topics.section_filter(SITE),
+                topics.status_filter(SITE),
+                topics.worker_status_filter(),
+            ):
+                publisher.subscribe(topic, lambda _message: None)
             publish_bundle(publisher, SITE, site.bundle, 10)
         assert site.findings() == []
         exits = {d.exit for d in site.consumer.decisions.values()}
