@@ -14,7 +14,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
 REQUIREMENT = re.compile(
-    r"([\w.-]+)(?:\[([\w,\s.-]+)\])?[^;]*(?:;.*?\bextra\s*==\s*['\"](\w+)['\"])?"
+    r"([\w.-]+)(?:\[([\w,\s.-]+)\])?[^;]*(?:;.*?\bextra\s*==\s*['\"]([\w.-]+)['\"])?"
 )
 
 
