@@ -1,11 +1,16 @@
 """Each extra alone is enough for its command: everything else is made unimportable."""
 
+import importlib.util
 import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 BLOCKER = """
 import sys
@@ -108,3 +113,14 @@ def test_users_mistake_is_one_line_without_a_traceback():
     assert result.returncode == 1
     assert result.stderr.startswith("Error: unknown source 'moon:x'")
     assert "Traceback" not in result.stderr
+
+
+def test_set_up_check_does_not_take_an_extra_with_a_hyphen_for_what_everybody_needs(monkeypatch):
+    spec = importlib.util.spec_from_file_location("check_setup", ROOT / "scripts/check_setup.py")
+    check_setup = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check_setup)
+    requires = ["a>=1", 'b>=2; extra == "device-video"', 'ddnn[device-video]; extra == "dev"']
+    monkeypatch.setattr(check_setup, "distribution", lambda _: SimpleNamespace(requires=requires))
+    monkeypatch.setattr(check_setup, "_is_complete", lambda name: name == "ddnn")
+    assert check_setup.missing("demo") == ["a"]
+    assert check_setup.missing("dev") == ["a", "b"]
