@@ -64,6 +64,20 @@ def end_all(world):
         calm(host.link)
         host.resume()
         host.start()
+    _push_again_what_is_lost(world)
+
+
+def _push_again_what_is_lost(world):
+    """As a person does whose `ddnn publish` has said that it did not succeed.
+
+    Only where neither the broker nor the gateway has the newest bundle any more: whatever one of
+    them still has must get everywhere without help.
+    """
+    newest = bundle(world.publisher.version, world.options.cameras)
+    offered = world.broker.retained.get(topics.manifest(SITE))
+    feed = world.gateway.feed
+    if offered != newest.payload and newest.bundle_id not in (feed.bundle_id, feed.staged_id):
+        publish_again(world)
 
 
 def _just_heal(host):
