@@ -55,7 +55,7 @@ audit: setup-dev ## known weaknesses in the installed packages (asks PyPI)
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r build/installed.txt
 
 train: setup-training ## train and export the reference bundle into models/reference
-	$(DDNN) train --data generated --seed 1 --out models/reference
+	$(DDNN) train --data generated --name reference --out models/reference
 
 contact-sheet: setup ## a picture of samples of the built-in data set, to look at
 	@mkdir -p build
