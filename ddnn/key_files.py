@@ -13,6 +13,7 @@ import msgspec
 from ddnn.config import NodeSettings
 from ddnn.errors import ConfigError
 from ddnn.signing import SecretKey
+from ddnn.store import replace_durably
 from ddnn.trust import KeySet, Place, TierName, Trust
 
 #: Made once: see `ddnn.bundle`.
@@ -76,11 +77,9 @@ def write_keys(path: Path, keys: KeySet) -> None:
         ConfigError: it cannot be written.
     """
     path = Path(path)
-    fresh = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n")
-        fresh.replace(path)
+        replace_durably(path, msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n")
     except OSError as error:
         raise ConfigError(f"cannot write trusted keys to {path}: {error}") from error
 

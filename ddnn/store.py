@@ -142,7 +142,7 @@ class BundleStore:
         try:
             if _payload(self._folder / slot) != bundle.payload:
                 write_folder(self._folder / slot, bundle)
-            _replace_durably(self._folder / "current", f"{slot}\n".encode())
+            replace_durably(self._folder / "current", f"{slot}\n".encode())
         except OSError as error:
             raise BundleError(f"cannot keep the bundle in {self._folder}: {error}") from error
 
@@ -180,7 +180,7 @@ class BundleStore:
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _replace_durably(self._folder / "activation.json", payload)
+            replace_durably(self._folder / "activation.json", payload)
         except OSError as error:
             raise BundleError(f"cannot write to {self._folder}: {error}") from error
 
@@ -214,7 +214,12 @@ def _payload(folder: Path) -> bytes | None:
         return None
 
 
-def _replace_durably(path: Path, data: bytes) -> None:
+def replace_durably(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it holds `data` or what it held before.
+
+    Raises:
+        OSError: it cannot be written; it holds what it held before.
+    """
     fresh = path.with_name(f"{path.name}.new")
     _write_durably(fresh, data)
     fresh.replace(path)
@@ -234,15 +239,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def replace_durably(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it holds `data` or what it held before.
-
-    Raises:
-        OSError: it cannot be written; it holds what it held before.
-    """
-    fresh = path.with_name(f"{path.name}.new")
-    _write_durably(fresh, data)
-    fresh.rename(path)
-    _sync_folder(path.parent)
