@@ -69,11 +69,16 @@ def own_memory_mb(root: Path = ROOT) -> int | None:
     return _kilobytes(root / "proc/self/status", "VmRSS")
 
 
+def place_of(folder: Path) -> Path:
+    """The folder that exists where `folder` is or will be."""
+    folder = folder.absolute()
+    return next((f for f in (folder, *folder.parents) if f.exists()), folder)
+
+
 def disk_mb(folder: Path) -> int | None:
     """Free space where `folder` is or will be, MB."""
-    there = next((f for f in (folder, *folder.absolute().parents) if f.exists()), folder)
     try:
-        return shutil.disk_usage(there).free // 1_000_000
+        return shutil.disk_usage(place_of(folder)).free // 1_000_000
     except OSError:
         return None
 

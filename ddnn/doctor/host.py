@@ -13,7 +13,14 @@ from pathlib import Path
 
 from ddnn.clock import EARLIEST_WALL_S
 from ddnn.doctor.finding import Finding, Machine
-from ddnn.machine import clock_synchronised, memory_mb, temperature_c, throttled, throttled_names
+from ddnn.machine import (
+    clock_synchronised,
+    memory_mb,
+    place_of,
+    temperature_c,
+    throttled,
+    throttled_names,
+)
 
 #: Below this a section, its journal and a log line more do not fit for sure.
 LEAST_DISK_BYTES = 200_000_000
@@ -97,9 +104,7 @@ def check_clock(machine: Machine, now_s: float) -> Finding:
 
 def check_disk(machine: Machine, folder: Path) -> Finding:
     """Space where the bundle and the journal are kept."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
+    place = place_of(folder)
     usage = shutil.disk_usage(place)
     text = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free on {place}"
     if usage.free < LEAST_DISK_BYTES:
