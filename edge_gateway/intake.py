@@ -66,6 +66,8 @@ class Intake:
         Args:
             members: topics of summaries and features, by node.
         """
+        if members == self._frames:
+            return
         before, self._frames = self._frames, dict(members)
         gone = [topic for node in before.keys() - members.keys() for topic in before[node]]
         if gone:

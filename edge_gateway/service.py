@@ -277,12 +277,13 @@ class GatewayService:
     # -- on the network thread ---------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
-        if "/status/" in message.topic:
-            self._overheard(message)
         with self._wake:
             now = time.monotonic()
-            if self._intake.admits(message, now):
-                self._carry_out(self._gateway.on_message(message, now, time.time()))
+            if not self._intake.admits(message, now):
+                return
+            self._carry_out(self._gateway.on_message(message, now, time.time()))
+        if "/status/" in message.topic:
+            self._overheard(message)
 
     def _connected(self) -> None:
         with self._rollouts_lock:
