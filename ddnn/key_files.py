@@ -14,7 +14,7 @@ from ddnn.config import NodeSettings
 from ddnn.errors import ConfigError
 from ddnn.signing import SecretKey
 from ddnn.store import replace_durably
-from ddnn.trust import KeySet, Place, TierName, Trust
+from ddnn.trust import Home, KeySet, TierName, Trust
 
 #: Made once: see `ddnn.bundle`.
 _DECODER = msgspec.json.Decoder(KeySet)
@@ -26,16 +26,16 @@ def trust_of(settings: NodeSettings, site: str, tier: TierName) -> Trust:
     The file of trusted keys is read again for every manifest, so that a key can be revoked
     without a restart; while it cannot be read, everything is refused.
     """
-    place = Place(site, tier, platform.machine(), version("ddnn"))
+    home = Home(site, tier, platform.machine(), version("ddnn"))
     if settings.trusted_keys:
         path = Path(settings.trusted_keys)
-        return Trust(place, lambda: read_keys(path))
+        return Trust(home, lambda: read_keys(path))
     unsigned = None
     if settings.allow_unsigned:
         unsigned = "allow_unsigned is set"
     elif is_loopback(settings.broker):
         unsigned = "there are no trusted keys, and the broker is on this machine"
-    return Trust(place, unsigned=unsigned)
+    return Trust(home, unsigned=unsigned)
 
 
 def check_keys(settings: NodeSettings) -> None:

@@ -1,4 +1,4 @@
-"""A node's bundles: collected from retained topics, staged, and run from an agreed slot on.
+"""A node's bundles: fetched (`ddnn.fetching`), staged, and run from an agreed slot on.
 
 One bundle's way, from top to bottom: `on_manifest` hears what the publisher offers; `_pursue`
 checks it and asks for what is missing; `_stage` loads it next to the one that runs, tests it and
@@ -29,8 +29,9 @@ from ddnn.activation import Activation
 from ddnn.bundle import Bundle, Manifest, bundle_id
 from ddnn.clock import EARLIEST_WALL_S
 from ddnn.errors import BundleError
+from ddnn.fetching import ChunkKeeper, Fetcher, Subscriber
 from ddnn.message import Message
-from ddnn.rollout import Chunk, Stager, describe
+from ddnn.rollout import describe
 from ddnn.signing import seal, unseal
 from ddnn.store import BundleStore
 from ddnn.trust import ClockError, Trust
@@ -40,25 +41,13 @@ log = logging.getLogger(__name__)
 GO_BACK_S = 1800.0
 
 
-class Subscriber(Protocol):
-    """What is needed of a `ddnn.mqtt.Client`."""
-
-    def subscribe(
-        self, topic_filter: str, handler: Callable[[Message], None], /, *, retained: bool = True
-    ) -> None: ...
-    def unsubscribe(self, topic_filter: str, /) -> None: ...
-
-
-class Keeper(Protocol):
+class Keeper(ChunkKeeper, Protocol):
     """What is needed of a `ddnn.store.BundleStore`."""
 
     def load(self, roles: Callable[[Manifest], set[str]], /) -> Bundle | None: ...
     def load_staged(self, roles: Callable[[Manifest], set[str]], /) -> Bundle | None: ...
     def stage(self, bundle: Bundle, /) -> None: ...
     def promote(self, bundle: Bundle, /) -> None: ...
-    def keep_chunk(self, sha256: str, number: int, data: bytes, /) -> None: ...
-    def chunk(self, sha256: str, number: int, /) -> bytes | None: ...
-    def forget_chunks(self, keep: set[str], /) -> None: ...
     def keep_activation(self, payload: bytes, /) -> None: ...
     def activation(self) -> bytes | None: ...
 
@@ -136,7 +125,6 @@ class ModelFeed:
         self._later = later
         self._loading: str | None = None
         self._wall = wall
-        self._stager = Stager(roles)
         self._offer: bytes | None = None
         self._highest = 0
         self._due: int | None = None
@@ -145,9 +133,10 @@ class ModelFeed:
         self._provisional = False
         self._clock_refused = False
         self._unjudged: Activation | None = None
-        self._subscribed: set[Chunk] = set()
-        self._spoiled: set[str] = set()
         self._lock = threading.RLock()
+        self.fetcher = Fetcher(
+            client, site, roles, self._store, self._lock, self._load, self._say_refused
+        )
 
     # -- what there is -----------------------------------------------------------------------
 
@@ -242,7 +231,7 @@ class ModelFeed:
             return
         with self._lock:
             self._offer = message.payload
-            self._look_again_at_spoiled()
+            self.fetcher.look_again()
             self._pursue()
 
     def on_active(self, message: Message) -> None:
@@ -330,34 +319,22 @@ class ModelFeed:
         self.staged, self._due = before, None
         return True
 
-    def _on_chunk(self, message: Message) -> None:
-        sha256, _, number = message.topic.rpartition("/")
-        chunk = Chunk(sha256.rpartition("/")[2], int(number))
-        with self._lock:
-            if self._store and chunk in self._stager.wanted:
-                try:
-                    self._store.keep_chunk(*chunk, message.payload)
-                except BundleError as error:
-                    log.warning("%s; it will be fetched again after a restart", error)
-            self._take(chunk, message.payload)
-            self._follow_chunks()
-
-    # -- collecting ----------------------------------------------------------------------------
+    # -- fetching ------------------------------------------------------------------------------
 
     def _pursue(self) -> None:
-        """Begin to collect what this node should have next, if that is not under way."""
+        """Begin to fetch what this node should have next, if that is not under way."""
         for message, is_offer in self._targets():
             try:
                 target = bundle_id(unseal(message).payload)
                 if target == self.bundle_id:
                     continue
-                if target not in (self.staged_id, self._loading, self._stager.collecting):
-                    self._collect(message, is_offer=is_offer)
+                if target not in (self.staged_id, self._loading, self.fetcher.fetching):
+                    self._fetch(message, is_offer=is_offer)
             except BundleError as error:
                 self._refuse(message, error)
                 continue
             break  # one at a time
-        self._follow_chunks()
+        self.fetcher.follow()
 
     def _targets(self) -> list[tuple[bytes, bool]]:
         """Manifest messages to go for, the first one first; whether each is an offer."""
@@ -370,7 +347,7 @@ class ModelFeed:
             targets.append((self._offer, True))
         return targets
 
-    def _collect(self, message: bytes, *, is_offer: bool) -> None:
+    def _fetch(self, message: bytes, *, is_offer: bool) -> None:
         sealed, manifest = self._trust.admit(message, self._wall())
         if is_offer:
             if manifest.version < self._highest:
@@ -380,49 +357,8 @@ class ModelFeed:
                 )
             self._highest = manifest.version
         elif self._provisional:
-            self._stager.forget_running()
-        complete = self._stager.offer_manifest(*sealed)
-        if self._store:
-            self._store.forget_chunks({chunk.sha256 for chunk in self._stager.wanted})
-        if complete is not None:
-            self._load(complete)
-            return
-        for chunk in self._stager.wanted if self._store else ():
-            kept = self._store.chunk(*chunk) if self._store else None
-            if kept is not None:
-                self._take(chunk, kept)
-
-    def _take(self, chunk: Chunk, data: bytes) -> None:
-        try:
-            complete = self._stager.offer_chunk(chunk, data)
-        except BundleError as error:
-            self._spoiled.add(chunk.sha256)
-            if self._store:
-                self._store.forget_chunks({c.sha256 for c in self._stager.wanted} - {chunk.sha256})
-            self._say_refused(self._stager.collecting, error)
-            return
-        if complete is not None:
-            self._load(complete)
-
-    def _follow_chunks(self) -> None:
-        """Subscribe to what is missing and to nothing else."""
-        wanted = set(self._stager.wanted)
-        for chunk in self._subscribed - wanted:
-            self._client.unsubscribe(topics.section(self._site, *chunk))
-        for chunk in sorted(wanted - self._subscribed):
-            topic = topics.section(self._site, *chunk)
-            # What is retained of a spoiled section is known to be wrong; to be sent it again and
-            # again would be endless. Only what is published from now on can help.
-            retained = chunk.sha256 not in self._spoiled
-            self._client.subscribe(topic, self._on_chunk, retained=retained)
-        self._subscribed = wanted
-
-    def _look_again_at_spoiled(self) -> None:
-        """The manifest was sent (again): its sections may have been, too."""
-        for chunk in [chunk for chunk in self._subscribed if chunk.sha256 in self._spoiled]:
-            self._client.unsubscribe(topics.section(self._site, *chunk))
-            self._subscribed.remove(chunk)
-        self._spoiled.clear()
+            self.fetcher.stager.forget_running()
+        self.fetcher.begin(sealed)
 
     # -- running -------------------------------------------------------------------------------
 
@@ -507,7 +443,7 @@ class ModelFeed:
 
     def _now_runs(self, bundle: Bundle) -> None:
         self.active, self._provisional = bundle, False
-        self._stager.activated(bundle)
+        self.fetcher.stager.activated(bundle)
         log.info("running bundle %s version %d", describe(bundle.payload), bundle.manifest.version)
 
     def _slot(self) -> int:

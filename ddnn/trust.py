@@ -77,7 +77,7 @@ class KeySet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return next((key for key in self.keys if key.key_id == name), None)
 
 
-class Place(NamedTuple):
+class Home(NamedTuple):
     """Where a bundle would run.
 
     Attributes:
@@ -97,7 +97,7 @@ class Trust:
     """What one node of one site accepts.
 
     Args:
-        place: the node.
+        home: the node.
         keys: gives the keys trusted now, or None where there are none; may raise ConfigError.
         unsigned: why a bundle without a good signature is taken where there are no keys; None: it
             is not.
@@ -105,11 +105,11 @@ class Trust:
 
     def __init__(
         self,
-        place: Place,
+        home: Home,
         keys: Callable[[], KeySet | None] = lambda: None,
         unsigned: str | None = None,
     ) -> None:
-        self._place = place
+        self._home = home
         self._keys = keys
         self._unsigned = unsigned
 
@@ -198,8 +198,8 @@ class Trust:
             raise BundleError(f"signed by key {key}, which is revoked: {key.revoked}")
         if not fits(payload, signature, bytes.fromhex(key.public_key)):
             raise BundleError(f"the signature of key {key} does not fit the manifest")
-        if key.sites and self._place.site not in key.sites:
-            raise BundleError(f"key {key} may not sign for site {self._place.site}")
+        if key.sites and self._home.site not in key.sites:
+            raise BundleError(f"key {key} may not sign for site {self._home.site}")
         if key.not_before or key.not_after:
             now = _date(wall_s, "the dates of its key")
             if key.not_before and now < key.not_before:
@@ -208,20 +208,20 @@ class Trust:
                 raise BundleError(f"key {key} was valid until {key.not_after:%Y-%m-%d}")
 
     def _check_terms(self, terms: Terms, wall_s: float) -> None:
-        place = self._place
+        home = self._home
         if terms.expires is not None and _date(wall_s, "its date of expiry") > terms.expires:
             raise BundleError(f"the bundle expired on {terms.expires:%Y-%m-%d %H:%M %Z}")
-        if terms.sites and place.site not in terms.sites:
-            raise BundleError(f"the bundle is for site {', '.join(terms.sites)}, not {place.site}")
-        machines = terms.hardware.get(place.tier)
-        if machines is not None and place.machine not in machines:
+        if terms.sites and home.site not in terms.sites:
+            raise BundleError(f"the bundle is for site {', '.join(terms.sites)}, not {home.site}")
+        machines = terms.hardware.get(home.tier)
+        if machines is not None and home.machine not in machines:
             raise BundleError(
-                f"the bundle's {place.tier} sections are for {', '.join(machines)}; "
-                f"this machine is {place.machine}"
+                f"the bundle's {home.tier} sections are for {', '.join(machines)}; "
+                f"this machine is {home.machine}"
             )
-        if terms.min_version and _numbers(place.version) < _numbers(terms.min_version):
+        if terms.min_version and _numbers(home.version) < _numbers(terms.min_version):
             raise BundleError(
-                f"the bundle needs ddnn {terms.min_version}; this node has {place.version}"
+                f"the bundle needs ddnn {terms.min_version}; this node has {home.version}"
             )
 
 

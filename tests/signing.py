@@ -6,13 +6,13 @@ import msgspec
 
 from ddnn import bundle as b
 from ddnn.signing import SecretKey, seal
-from ddnn.trust import KeySet, Place, Trust, TrustedKey
+from ddnn.trust import Home, KeySet, Trust, TrustedKey
 from tests import bundles
 
 KEY = SecretKey(b"k" * 32)
 OTHER = SecretKey(b"o" * 32)
 WALL = 1_800_000_000.0
-PLACE = Place("s1", "device", "aarch64", "0.1.0")
+HOME = Home("s1", "device", "aarch64", "0.1.0")
 
 
 def moment(days):
@@ -24,9 +24,9 @@ def trusted(key=KEY, **fields):
     return TrustedKey(public_key=key.public_key.hex(), **fields)
 
 
-def trust(*keys, place=PLACE):
+def trust(*keys, home=HOME):
     """Trust in these keys; without any, in `KEY`."""
-    return Trust(place, lambda: KeySet(keys=keys or (trusted(),)))
+    return Trust(home, lambda: KeySet(keys=keys or (trusted(),)))
 
 
 def signed(bundle, *keys):

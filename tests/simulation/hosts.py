@@ -12,7 +12,7 @@ from ddnn.journal import Ended, read
 from ddnn.message import Publish
 from ddnn.models import ModelFeed
 from ddnn.tier import TierConfig
-from ddnn.trust import Place, Trust
+from ddnn.trust import Home, Trust
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.pacing import Pacer
@@ -167,13 +167,15 @@ class Host:
 
     def follow_models(self, roles, runner, **options):
         """What the services do: the bundle on disk, then the site's topics."""
-        place = Place(SITE, "device", "simulated", "1.0.0")
+        home = Home(SITE, "device", "simulated", "1.0.0")
         self.feed = ModelFeed(
-            self.client, SITE, roles, runner, Trust(place, unsigned="it is a simulation"),
+            self.client, SITE, roles, runner, Trust(home, unsigned="it is a simulation"),
             store=self.disk, changed=self.report, wall=lambda: self.wall, **options,
         )  # fmt: skip
-        for name in ("on_manifest", "on_active", "_on_chunk"):
-            setattr(self.feed, name, self.guarded(getattr(self.feed, name)))
+        for owner, name in (
+            (self.feed, "on_manifest"), (self.feed, "on_active"), (self.feed.fetcher, "on_chunk"),
+        ):  # fmt: skip
+            setattr(owner, name, self.guarded(getattr(owner, name)))
         self.feed.start()
 
     def on_up(self):

@@ -15,7 +15,7 @@ from ddnn import bundle as b
 from ddnn import store, topics
 from ddnn.trust import KeySet, Trust
 from tests import bundles
-from tests.signing import PLACE, message, signed, trusted
+from tests.signing import HOME, message, signed, trusted
 from tests.unit.test_refusals import Node
 
 #: Python's audit events of operations that change files.
@@ -159,7 +159,7 @@ def test_download_goes_on_with_the_chunks_on_disk(tmp_path):
     node.broker.publish(topics.section("s1", info.sha256, 0), chunks[0])
     again = Node(store=tmp_path, running=False)
     again.broker.publish(topics.manifest("s1"), message(big(6)))
-    wanted = {chunk for chunk in again.feed._stager.wanted if chunk.sha256 == info.sha256}
+    wanted = {chunk for chunk in again.feed.fetcher.stager.wanted if chunk.sha256 == info.sha256}
     assert {chunk.number for chunk in wanted} == {1, 2}
     again.broker.offer(big(6))
     assert again.feed.staged_id == big(6).bundle_id
@@ -185,7 +185,7 @@ def test_staged_bundle_is_staged_again_after_a_restart_without_fetching(tmp_path
 
 def test_staged_bundle_on_disk_is_checked_again_after_a_restart(tmp_path):
     Node(store=tmp_path).broker.offer(big(6))
-    revoked = Trust(PLACE, lambda: KeySet(keys=(trusted(revoked="lost"),)))
+    revoked = Trust(HOME, lambda: KeySet(keys=(trusted(revoked="lost"),)))
     again = Node(revoked, store=tmp_path, running=False)
     assert (again.feed.version, again.feed.staged) == (5, None)
 

@@ -15,9 +15,9 @@ from ddnn.signing import MAX_MESSAGE_BYTES, seal, signed_bytes, unseal
 from ddnn.trust import KeySet, Trust
 from tests import bundles
 from tests.signing import (
+    HOME,
     KEY,
     OTHER,
-    PLACE,
     WALL,
     message,
     moment,
@@ -169,7 +169,7 @@ def test_signature_of_another_bundle_is_refused():
 
 def test_bundle_signed_by_a_revoked_key_is_refused_and_what_it_signed_before_goes_on():
     keys = [trusted()]
-    node = Node(Trust(PLACE, lambda: msgspec.structs.replace(KEYSET, keys=tuple(keys))))
+    node = Node(Trust(HOME, lambda: msgspec.structs.replace(KEYSET, keys=tuple(keys))))
     assert "bundle" not in node.feed.notes()
     keys[0] = trusted(revoked="laptop stolen")
     node.refuses(signed(newer()), "revoked: laptop stolen")
@@ -213,13 +213,13 @@ def test_planned_rotation_never_leaves_a_node_without_a_bundle_it_trusts():
 
 
 def test_node_without_trusted_keys_runs_nothing_and_says_so():
-    node = Node(Trust(PLACE), running=False)
+    node = Node(Trust(HOME), running=False)
     node.refuses(signed(newer()), "no trusted keys")
     assert "every bundle is refused" in node.feed.notes()["trust"]
 
 
 def test_node_that_believes_everybody_says_so():
-    node = Node(Trust(PLACE, unsigned="allow_unsigned is set"), running=False)
+    node = Node(Trust(HOME, unsigned="allow_unsigned is set"), running=False)
     node.broker.offer(newer())
     assert node.feed.bundle_id == newer().bundle_id
     assert "bundles of anybody" in node.feed.notes()["trust"]
@@ -353,7 +353,7 @@ def test_endless_data_is_neither_kept_nor_asked_for_again():
         node.broker.publish(topics.section(SITE, info.sha256, 0), bytes(500_000))
     assert len(node.broker.taken) == taken < 20
     assert "hash" in node.feed.refused
-    assert sum(map(len, node.feed._stager._parts.values())) < 1000
+    assert sum(map(len, node.feed.fetcher.stager._parts.values())) < 1000
     node.broker.sections(fresh)
     assert node.feed.staged_id == fresh.bundle_id
 
