@@ -65,8 +65,9 @@ paper: setup-training ## the paper's experiments; DATA=set.npz SPLIT=random SEED
 	@$(DDNN) paper --data "$(or $(DATA),generated)" $(if $(SPLIT),--split "$(SPLIT)") \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick) $(OPTIONS)
 
-docs: setup-dev ## write docs/commands.md from the commands' help
+docs: setup-dev ## write docs/commands.md and docs/metrics.md from the program
 	$(BIN)/python scripts/commands_doc.py
+	$(BIN)/python scripts/metrics_doc.py
 
 bench-sections: setup-dev ## sections beside the float export and torch; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.sections $(if $(DOCS),--write-docs)

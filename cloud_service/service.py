@@ -13,12 +13,25 @@ from typing import Annotated
 
 import msgspec
 
+from cloud_service.metrics import samples
 from cloud_service.worker import Worker
 from ddnn import status, topics
+from ddnn.access import CLOUD
 from ddnn.background import Background
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import NodeSettings, boot_id
 from ddnn.key_files import check_keys, trust_of
+from ddnn.metrics import MAX_SITES as MAX_METRIC_SITES
+from ddnn.metrics import Sample
+from ddnn.metrics_settings import (
+    MetricsCa,
+    MetricsCert,
+    MetricsHost,
+    MetricsKey,
+    MetricsPort,
+    MetricsToken,
+    open_metrics,
+)
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Will
 
@@ -60,6 +73,12 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     group: Annotated[
         str, msgspec.Meta(description="Workers of one group share the escalations.")
     ] = "cloud"
+    metrics_port: MetricsPort = 0
+    metrics_host: MetricsHost = "127.0.0.1"
+    metrics_cert: MetricsCert = ""
+    metrics_key: MetricsKey = ""
+    metrics_ca: MetricsCa = ""
+    metrics_token: MetricsToken = ""
 
     def __post_init__(self) -> None:
         topics.check_name(self.worker, "worker")
@@ -87,6 +106,7 @@ class CloudService:
             on_up=self._report,
             tls=settings.tls,
         )
+        self._metrics = open_metrics(settings, CLOUD, settings.worker, self.metrics)
 
     def run(self) -> None:
         """Answer until stopped; then say goodbye."""
@@ -95,6 +115,8 @@ class CloudService:
         self._client.subscribe(topics.manifest_filter(), self._on_manifest)
         self._client.subscribe(topics.escalation_filter(group), self._on_escalation)
         self._client.start()
+        if self._metrics:
+            self._metrics.start()
         try:
             next_report = time.monotonic() + STATUS_EVERY_S
             while not self._stop.wait(1.0):
@@ -106,6 +128,8 @@ class CloudService:
         finally:
             self._report("offline")
             self._client.stop()
+            if self._metrics:
+                self._metrics.stop()
 
     def _on_manifest(self, message: Message) -> None:
         if feed := self._feed(message.topic):
@@ -155,6 +179,14 @@ class CloudService:
             self._client.send(
                 Publish(topics.answer(site), answer, qos=1, correlation=message.correlation)
             )
+
+    def metrics(self) -> list[Sample]:
+        """Everything that `/metrics` shows; on the threads of its server."""
+        feeds = list(self._feeds.values())
+        found = [Sample("ddnn_worker_sites", len(feeds))]
+        for feed in feeds[:MAX_METRIC_SITES]:
+            found += feed.metrics()
+        return found + samples(self._worker) + self._client.metrics()
 
     def _status(self, state: str) -> bytes:
         feeds = list(self._feeds.items())

@@ -27,8 +27,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from ddnn import metrics
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.message import Message, Publish
+from ddnn.metrics import Sample
 from ddnn.tls import Credentials, TlsFiles, ask_why
 from ddnn.trouble import Trouble
 
@@ -51,6 +53,14 @@ SHORT_CONNECTIONS = 3
 SHORT_CONNECTION_S = 10.0
 #: Topics whose refusals are logged, and counted one by one.
 MAX_DENIED_TOPICS = 100
+#: Counters of messages that did not leave, and the reasons that /metrics gives.
+_DROPPED = {
+    "dropped_offline": "offline",
+    "dropped_stuck": "stuck",
+    "refused_size": "size",
+    "unsent": "unsent",
+    "denied": "denied",
+}
 #: Where brokers listen, without and with TLS.
 PORT, TLS_PORT = 1883, 8883
 
@@ -170,6 +180,25 @@ class Client:
         certificate = self._credentials.certificate if self._credentials else None
         note = certificate.note(datetime.now(UTC)) if certificate else None
         return {"certificate": note} if note else {}
+
+    def metrics(self) -> list[Sample]:
+        """How the connection does; for `/metrics`."""
+        counts = self.counts.copy()
+        found = [
+            Sample("ddnn_broker_connected", float(self.connected.is_set())),
+            Sample("ddnn_broker_connects_total", counts["connects"]),
+            Sample("ddnn_broker_taken_over_total", counts["taken_over"]),
+            Sample("ddnn_mqtt_received_total", counts["received"]),
+            Sample("ddnn_mqtt_published_total", counts["published"]),
+            Sample("ddnn_mqtt_handler_errors_total", counts["handler_errors"]),
+        ]
+        found += metrics.counters("ddnn_mqtt_dropped_total", counts, _DROPPED)
+        if traffic := self.traffic():
+            found.append(Sample("ddnn_mqtt_wire_bytes_total", traffic.wire_bytes))
+        if self._credentials and (certificate := self._credentials.certificate):
+            expires_s = certificate.not_after.timestamp()
+            found.append(Sample("ddnn_certificate_expiry_timestamp_seconds", expires_s))
+        return found
 
     def denied(self) -> Counter[str]:
         """How many messages the broker refused to take from this identity, by topic."""

@@ -23,6 +23,7 @@ class Engine:
         place: whose engine it is.
         from_slot: the first slot that is its own.
         highest: the highest slot that it has taken; -1: none.
+        raw_bytes: by member, what the raw views of its cameras would take; empty: not known.
     """
 
     tier: Tier
@@ -32,6 +33,7 @@ class Engine:
     curve: Curve | None
     from_slot: int
     highest: int = -1
+    raw_bytes: tuple[int, ...] = ()
 
 
 class Engines:

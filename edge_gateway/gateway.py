@@ -53,6 +53,7 @@ from ddnn.tier import (
 )
 from ddnn.wire import Flag, Frame, Kind
 from edge_gateway.engines import Engine, Engines
+from edge_gateway.metrics import Tally
 from edge_gateway.probation import Probation
 from edge_gateway.trial import Trial, TrialRules
 from edge_gateway.upward import upward
@@ -126,6 +127,7 @@ class Gateway:
         self.clock = ClockMonitor()
         self.breaker = Breaker()
         self.engines = Engines()
+        self.tally = Tally()
         self.trial: Trial | None = None
         self.probation: Probation | None = None
         self.settings_refused: str | None = None
@@ -426,6 +428,7 @@ class Gateway:
         *,
         bundle_id: str = "",
         from_slot: int = 0,
+        raw_bytes: tuple[int, ...] = (),
     ) -> list[Effect]:
         """Run this bundle's sections for slots from `from_slot` on.
 
@@ -434,6 +437,7 @@ class Gateway:
         Args:
             curve: for a traffic budget.
             place: whose sections these are; None: the site's, over cameras 0 to M - 1.
+            raw_bytes: by member, what the raw views of its cameras would take.
         """
         effects: list[Effect] = []
         if len(self.engines.all) > 1:
@@ -454,7 +458,7 @@ class Gateway:
             closed=self.memory.closed.copy(),
             has_parent=place.has_parent,
         )
-        engine = Engine(tier, place, bundle_id, classes, curve, from_slot)
+        engine = Engine(tier, place, bundle_id, classes, curve, from_slot, raw_bytes=raw_bytes)
         self.engines.add(engine)
         if self.probation is not None:
             self.probation.changed()
@@ -615,6 +619,7 @@ class Gateway:
     def _end_decided(self, engine: Engine, decision: Decision, now: float) -> list[Effect]:
         rules = self.rules
         self._observe(engine, decision.slot, decision)
+        self.tally.decided(decision, engine.raw_bytes)
         kind = engine.place.kind
         payload = encode(describe(decision, rules.site, engine.classes, rules.period_s, kind))
         ended = [

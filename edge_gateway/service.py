@@ -22,6 +22,16 @@ from ddnn.config import SiteSettings, boot_id
 from ddnn.errors import BundleError, ConfigError
 from ddnn.journal_file import JournalFile
 from ddnn.key_files import check_keys, trust_of
+from ddnn.metrics import Sample
+from ddnn.metrics_settings import (
+    MetricsCa,
+    MetricsCert,
+    MetricsHost,
+    MetricsKey,
+    MetricsPort,
+    MetricsToken,
+    open_metrics,
+)
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections
@@ -30,6 +40,7 @@ from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
 from edge_gateway.intake import Intake
+from edge_gateway.metrics import samples
 from edge_gateway.probation import Probation
 from edge_gateway.rollouts import Rollouts, announce
 from edge_gateway.trial import TrialRules
@@ -39,6 +50,7 @@ LEDGER_EVERY_S = 1.0
 LOOK_AT_ROLLOUTS_EVERY_S = 0.2
 #: At the latest: a reader knows by it that this gateway lives, even where no will can say so.
 STATUS_EVERY_S = 30.0
+ROLLOUT_STATES = ("settled", "staged", "waiting", "trial", "refused")
 
 
 class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,6 +151,13 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
         float, msgspec.Meta(ge=0, le=1, description="Largest share of degraded or lost slots.")
     ] = 0.02
 
+    metrics_port: MetricsPort = 0
+    metrics_host: MetricsHost = "127.0.0.1"
+    metrics_cert: MetricsCert = ""
+    metrics_key: MetricsKey = ""
+    metrics_ca: MetricsCa = ""
+    metrics_token: MetricsToken = ""
+
 
 class _Staged(NamedTuple):
     """A bundle that is ready to run."""
@@ -148,6 +167,7 @@ class _Staged(NamedTuple):
     classes: tuple[str, ...]
     curve: Curve | None
     place: Place
+    raw_bytes: tuple[int, ...]
 
 
 class GatewayService:
@@ -227,6 +247,7 @@ class GatewayService:
             patience_s=settings.staging_patience_s,
             canary_every=settings.canary_every,
         )
+        self._metrics = open_metrics(settings, settings.site, self._node, self.metrics)
 
     def run(self) -> None:
         """Decide until stopped; then close what is open and say goodbye."""
@@ -244,6 +265,8 @@ class GatewayService:
             self._client.subscribe(topic, self._on_message)
         self._models.start()
         self._client.start()
+        if self._metrics:
+            self._metrics.start()
         try:
             self._keep_time()
         finally:
@@ -254,6 +277,8 @@ class GatewayService:
             with self._wake:
                 self._hear_receipts(time.monotonic())
             self._client.stop()
+            if self._metrics:
+                self._metrics.stop()
 
     def _keep_time(self) -> None:
         """Wake the gateway at its deadlines, hear of acknowledgements, publish the ledger."""
@@ -330,7 +355,14 @@ class GatewayService:
         except ConfigError as error:
             log.warning("the bundle's curve is of no use: %s", error)
             curve = None
-        self._staged = _Staged(bundle.bundle_id, sections, manifest.classes, curve, place)
+        self._staged = _Staged(
+            bundle.bundle_id,
+            sections,
+            manifest.classes,
+            curve,
+            place,
+            place.raw_bytes(manifest),
+        )
 
     def switch(self, bundle: Bundle, from_slot: int) -> None:
         """Run the staged sections for slots from `from_slot` on."""
@@ -350,6 +382,7 @@ class GatewayService:
                     staged.place,
                     bundle_id=staged.bundle_id,
                     from_slot=from_slot,
+                    raw_bytes=staged.raw_bytes,
                 )
             )
             self._intake.follow(self._gateway.hears())
@@ -438,6 +471,32 @@ class GatewayService:
 
     def _snapshot(self) -> bytes:
         return self._gateway.snapshot()
+
+    # -- metrics (on the threads of their server) --------------------------------------------
+
+    def metrics(self) -> list[Sample]:
+        """Everything that `/metrics` shows."""
+        with self._wake:
+            found = samples(self._gateway)
+        if self._journal:
+            found.append(Sample("ddnn_journal_bytes", self._journal.size_bytes))
+        found += self._client.metrics() + self._models.metrics()
+        if self._edge is None:
+            state = self._rollout_state()
+            found += [
+                Sample("ddnn_rollout_state", float(each == state), (each,))
+                for each in ROLLOUT_STATES
+            ]
+        return found
+
+    def _rollout_state(self) -> str:
+        if self._rollouts.rejected or self._models.refused:
+            return "refused"
+        if self._gateway.trial is not None:
+            return "trial"
+        if self._rollouts.waiting:
+            return "waiting"
+        return "staged" if self._models.staged_id else "settled"
 
     # -- reports -----------------------------------------------------------------------------
 
