@@ -448,6 +448,7 @@ class Client:
                         message.retain,
                         getattr(properties, "ResponseTopic", None),
                         getattr(properties, "CorrelationData", None),
+                        getattr(properties, "MessageExpiryInterval", None),
                     )
                 )
             except Exception:
