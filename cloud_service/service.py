@@ -21,6 +21,7 @@ from ddnn.config import NodeSettings, boot_id
 from ddnn.key_files import check_keys, trust_of
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Will
+from ddnn.notify import Notifier
 
 log = logging.getLogger(__name__)
 STATUS_EVERY_S = 30.0
@@ -74,6 +75,7 @@ class CloudService:
         self._settings = settings
         self._stop = stop
         self._boot = boot_id()
+        self._notifier = Notifier()
         self._worker = Worker()
         self._feeds: dict[str, ModelFeed] = {}
         self._background = Background("models")
@@ -94,15 +96,20 @@ class CloudService:
         self._client.subscribe(topics.manifest_filter(), self._on_manifest)
         self._client.subscribe(topics.escalation_filter(group), self._on_escalation)
         self._client.start()
+        self._notifier.ready()
         try:
             next_report = time.monotonic() + STATUS_EVERY_S
             while not self._stop.wait(1.0):
                 for feed in list(self._feeds.values()):
                     feed.on_time()
+                # Answers are worked out on the network thread; one that hangs keeps this waiting.
+                self._worker.wait_idle()
+                self._notifier.alive(time.monotonic())
                 if time.monotonic() >= next_report:
                     next_report = time.monotonic() + STATUS_EVERY_S
                     self._report()
         finally:
+            self._notifier.stopping()
             self._report("offline")
             self._client.stop()
 

@@ -108,6 +108,11 @@ class Worker:
             if served := self._sites.get(site):
                 served.switch(bundle.tag)
 
+    def wait_idle(self) -> None:
+        """Return when no answer is being worked out: at once, or never where a section hangs."""
+        with self._lock:
+            return
+
     def answer(self, site: str, payload: bytes) -> bytes | None:
         """The ANSWER to an ESCALATION of `site`, or None when it is not one.
 
