@@ -88,13 +88,13 @@ bench-device: setup-dev ## what a camera's agent costs per frame and in memory, 
 	@$(BIN)/python -m benchmarks.device $(if $(DOCS),--write-docs)
 	@$(BIN)/python -m benchmarks.gate $(if $(DOCS),--write-docs)
 
-deploy: setup ## HOSTS="pi@cam0 pi@cam1" SETTINGS=folder: install or upgrade; ROLE=device|gateway|cloud, PICAMERA=1
+deploy: setup ## SITE=folder BUNDLE=folder: install or upgrade; or HOSTS="pi@cam0 pi@cam1" ROLE=device SETTINGS=folder
 	@scripts/deploy deploy
 
-undeploy: setup ## HOSTS=...: remove it; bundles and recordings stay
+undeploy: setup ## SITE=... or HOSTS=...: remove it; bundles and recordings stay
 	@scripts/deploy undeploy
 
-status: setup ## HOSTS=...: version and state of the services on each host
+status: setup ## SITE=... or HOSTS=...: version and state of the services on each host
 	@scripts/deploy status
 
 test-deploy: setup-dev ## deploy to a container with systemd by ssh: upgrades, faults, rollback (root, Debian; minutes)

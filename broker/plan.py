@@ -9,7 +9,7 @@ import msgspec
 
 from ddnn import access, topics
 from ddnn.access import CLOUD, Access, Identity
-from ddnn.config import convert, read_toml
+from ddnn.config import convert, nearest, read_toml
 from ddnn.errors import ConfigError
 
 PLAN_FILE = "site.toml"
@@ -61,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         bridged_sites: sites whose own brokers are bridged to this one.
         broker: this site's broker.
         upstream: the cloud broker that it is bridged to, if any.
+        hosts: where `make deploy` puts a node, by its name: as ssh names hosts.
     """
 
     broker: BrokerPlan
@@ -72,6 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     workers: tuple[str, ...] = ()
     bridged_sites: tuple[str, ...] = ()
     upstream: Upstream | None = None
+    hosts: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         for name in (*self.bridged_sites, *([self.site] if self.site else [])):
@@ -87,6 +89,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ConfigError("a site needs cameras, and a cloud broker has none")
         if self.site in self.bridged_sites:
             raise ConfigError(f"site {self.site!r} cannot be bridged to its own broker")
+        for name in self.hosts:
+            if name not in self.services:
+                known = list(self.services)
+                raise ConfigError(
+                    f"[hosts] has {name!r}, which is none of this site's{nearest(name, known)}"
+                )
         if self.broker.websockets_port and not self.site:
             raise ConfigError(
                 "browsers connect to a site's broker: a cloud broker has no websockets"
@@ -104,6 +112,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def name(self) -> str:
         """The site's, or `_cloud`."""
         return self.site or CLOUD
+
+    @property
+    def services(self) -> dict[str, Identity]:
+        """What runs somewhere as a service, by the name that `hosts` has for it."""
+        found = [f"device-{n}" for n in self.cameras]
+        found += [*(f"gateway-{k}" for k in range(self.edges)), *(["gateway"] if self.site else [])]
+        services = {name: Identity(self.site, name) for name in found}
+        return services | {name: Identity(CLOUD, name) for name in self.workers}
 
     @property
     def browser(self) -> Identity | None:

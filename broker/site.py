@@ -41,7 +41,10 @@ folder = {place}
 data = {data}
 # User that it runs as when root starts it; must own that folder.
 user = {user}
-{upstream}"""
+{upstream}
+# Where `make deploy SITE={folder}` puts each node, as ssh names hosts; one left out stays out.
+[hosts]
+{hosts}"""
 
 
 class Change(NamedTuple):
@@ -99,7 +102,12 @@ def render_plan(plan: Plan, folder: Path) -> str:
         data=json.dumps(plan.broker.data),
         user=json.dumps(plan.broker.user),
         upstream=upstream,
+        hosts="".join(_host(name, plan.hosts.get(name)) for name in plan.services),
     )
+
+
+def _host(name: str, host: str | None) -> str:
+    return f'# {name} = "pi@{name}"\n' if host is None else f"{name} = {json.dumps(host)}\n"
 
 
 def _names(names: Iterable[str]) -> str:

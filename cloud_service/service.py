@@ -37,6 +37,7 @@ from ddnn.metrics_settings import (
 )
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Will
+from ddnn.notify import Notifier
 
 log = logging.getLogger(__name__)
 STATUS_EVERY_S = 30.0
@@ -115,6 +116,7 @@ class CloudService:
         self._stop = stop
         self._boot = boot_id()
         self._since_s = round(time.time(), 3)
+        self._notifier = Notifier()
         self._worker = Worker()
         self.answering = Answering(
             self._worker,
@@ -144,15 +146,20 @@ class CloudService:
         self._client.start()
         if self._metrics:
             self._metrics.start()
+        self._notifier.ready()
         try:
             next_report = time.monotonic() + STATUS_EVERY_S
             while not self._stop.wait(1.0):
                 for feed in list(self._feeds.values()):
                     feed.on_time()
+                # A section that hangs keeps this waiting, and systemd starts the worker again.
+                self._worker.wait_idle()
+                self._notifier.alive(time.monotonic())
                 if time.monotonic() >= next_report:
                     next_report = time.monotonic() + STATUS_EVERY_S
                     self._report()
         finally:
+            self._notifier.stopping()
             self._client.unsubscribe(topics.escalation_filter(group))
             self.answering.stop()
             self._report("offline")

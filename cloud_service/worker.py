@@ -143,6 +143,11 @@ class Worker:
             if served := self._sites.get(site):
                 served.switch(bundle.tag)
 
+    def wait_idle(self) -> None:
+        """Return when no answer is being worked out: soon, or never where a section hangs."""
+        with self._running:
+            return
+
     def accept(self, site: str, payload: bytes) -> Request | bytes | None:
         """Read an ESCALATION of `site`.
 

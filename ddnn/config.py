@@ -25,6 +25,15 @@ from ddnn.tls import TlsFiles
 
 T = TypeVar("T", bound=msgspec.Struct)
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+#: For the services that begin without a broker.
+FactoryBundle = Annotated[
+    str,
+    msgspec.Meta(
+        description="Folder of a bundle to run until one comes, where none is in the store; it is "
+        "trusted no more than others. Empty: none.",
+        extra={"file": True},
+    ),
+]
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,8 @@ running one when that slot has come.
    than the one that runs; but for `GO_BACK_S` after a change the gateway can take the change back,
    to the very bundle that ran before.
 5. What is refused leaves everything as it is; the reason is in the status.
+6. A factory bundle is what a node without a kept one starts with. Until the site is known to run
+   it, it gives way to the one that the site runs, older or newer, as in 1.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from ddnn.message import Message
 from ddnn.metrics import Sample
 from ddnn.rollout import describe
 from ddnn.signing import seal, unseal
-from ddnn.store import BundleStore
+from ddnn.store import BundleStore, read_folder
 from ddnn.trust import ClockError, Trust
 
 log = logging.getLogger(__name__)
@@ -87,6 +89,7 @@ class ModelFeed:
         period_s: of the site's slots; None: of a node that runs several bundles side by side and
             needs no slot.
         store: folder for the bundles, or None to keep none.
+        factory: folder of the bundle to start with where none is kept, or None.
         changed: called when what the status says of bundles has changed.
         overheard: called with every manifest and activation record before it is looked at.
         later: does what takes long (loading, testing, writing to disk), in order; a
@@ -104,6 +107,7 @@ class ModelFeed:
         *,
         period_s: float | None = None,
         store: Path | Keeper | None = None,
+        factory: Path | None = None,
         changed: Callable[[], None] = lambda: None,
         overheard: Callable[[Message], None] = lambda message: None,
         later: Callable[[Callable[[], None]], None] = lambda work: work(),
@@ -121,6 +125,8 @@ class ModelFeed:
         self._trust = trust
         self._period_s = period_s
         self._store = BundleStore(store) if isinstance(store, Path) else store
+        self._factory = factory
+        self._is_kept = True
         self._changed = changed
         self._overheard = overheard
         self._later = later
@@ -181,38 +187,61 @@ class ModelFeed:
     # -- life --------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Run the bundle kept on disk, if there is one, and follow the site's topics."""
+        """Run the bundle kept on disk or the factory's, if any, and follow the site's topics."""
         self.restore()
         # The record first: retained messages come in the order of subscribing.
         self._client.subscribe(topics.active(self._site), self.on_active)
         self._client.subscribe(topics.manifest(self._site), self.on_manifest)
 
     def restore(self) -> None:
-        """Run the bundle kept on disk, if there is a usable one, and stage the one after it."""
-        if not self._store:
-            return
+        """Run the bundle kept on disk, if there is a usable one, and stage the one after it.
+
+        Else run the factory's.
+        """
         with self._lock:
+            if self._store:
+                self._restore(self._store)
+            if self.active is None and self._factory is not None:
+                self._run_factory(self._factory)
+
+    def _restore(self, store: Keeper) -> None:
+        try:
+            kept = store.load(self._roles)
+            if kept is not None:
+                self._runner.stage(kept)
+                self._runner.switch(kept, 0)
+                self._runner.begun(kept)
+                self._now_runs(kept)
+        except BundleError as error:
+            log.warning("the bundle kept on disk is not usable: %s", error)
+        try:
+            record = store.activation()
+            self.record = activation.decode(record) if record else None
+        except BundleError as error:
+            log.warning("the activation record kept on disk is not usable: %s", error)
+        staged = store.load_staged(self._roles)
+        if staged is not None and self.active is not None:
             try:
-                kept = self._store.load(self._roles)
-                if kept is not None:
-                    self._runner.stage(kept)
-                    self._runner.switch(kept, 0)
-                    self._runner.begun(kept)
-                    self._now_runs(kept)
+                self._trust.admit(seal(staged.payload, staged.signatures), self._wall())
+                self._stage(staged, keep=False)
             except BundleError as error:
-                log.warning("the bundle kept on disk is not usable: %s", error)
-            try:
-                record = self._store.activation()
-                self.record = activation.decode(record) if record else None
-            except BundleError as error:
-                log.warning("the activation record kept on disk is not usable: %s", error)
-            staged = self._store.load_staged(self._roles)
-            if staged is not None and self.active is not None:
-                try:
-                    self._trust.admit(seal(staged.payload, staged.signatures), self._wall())
-                    self._stage(staged, keep=False)
-                except BundleError as error:
-                    log.warning("the staged bundle kept on disk is not usable: %s", error)
+                log.warning("the staged bundle kept on disk is not usable: %s", error)
+
+    def _run_factory(self, folder: Path) -> None:
+        try:
+            bundle = read_folder(folder, self._roles)
+            self._trust.admit(seal(bundle.payload, bundle.signatures), self._wall())
+            self._runner.stage(bundle)
+        except BundleError as error:
+            self._clock_refused = self._clock_refused or isinstance(error, ClockError)
+            self.refused = f"factory bundle: {error}"
+            log.warning("the factory bundle in %s is not run: %s", folder, error)
+            return
+        self.refused = None
+        self._runner.switch(bundle, 0)
+        self._runner.begun(bundle)
+        self._now_runs(bundle)
+        self._provisional, self._is_kept = True, False
 
     def on_time(self) -> None:
         """Make the staged bundle the running one when its slot has come; judge dates again.
@@ -228,6 +257,8 @@ class ModelFeed:
                 self._before = None
             if self._clock_refused and self._wall() >= EARLIEST_WALL_S:
                 self._clock_refused = False
+                if self.active is None and self._factory is not None:
+                    self._run_factory(self._factory)
                 record, self._unjudged = self._unjudged, None
                 if record is not None:
                     self.follow(record)
@@ -288,6 +319,10 @@ class ModelFeed:
                     return  # given up
             before, self.record = self.record, record
             self._provisional = self._provisional and record.bundle != self.bundle_id
+            active = self.active
+            if active is not None and not self._is_kept and not self._provisional:
+                self._is_kept = True
+                self._later(lambda: self._keep(active))
             moved = before is not None and before.from_slot != record.from_slot
             if moved and self.active and record.bundle == self.bundle_id:
                 # A wrong clock had changed it over too early.
@@ -455,7 +490,7 @@ class ModelFeed:
                 log.warning("%s; it will be fetched again after a restart", error)
 
     def _now_runs(self, bundle: Bundle) -> None:
-        self.active, self._provisional = bundle, False
+        self.active, self._provisional, self._is_kept = bundle, False, True
         self.fetcher.stager.activated(bundle)
         log.info("running bundle %s version %d", describe(bundle.payload), bundle.manifest.version)
 

@@ -6,12 +6,10 @@ server.shell(
     name="Stop and forget the services",
     commands=[
         "for unit in $(systemctl list-units --all --plain --no-legend 'ddnn@*' | cut -d' ' -f1); "
-        "do systemctl disable --now --quiet $unit; done"
+        "do systemctl disable --now --quiet $unit; done; rm -f /etc/systemd/system/ddnn@*"
     ],
     _sudo=True,
 )
-for path in ("/etc/systemd/system/ddnn@.service", "/etc/systemd/system/ddnn@device.service.d"):
-    files.link(name=path, path=path, present=False, _sudo=True)
 files.link(name="Settings", path="/etc/ddnn", present=False, _sudo=True)
 files.directory(name="Programs", path="/opt/ddnn", present=False, _sudo=True)
 server.shell(name="Reload", commands=["systemctl daemon-reload"], _sudo=True)

@@ -10,7 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from nodes import DeployError
+
 PLATFORMS = {
     "aarch64": ("manylinux_2_28", "manylinux_2_27", "manylinux2014", "manylinux_2_17"),
     "x86_64": ("manylinux_2_28", "manylinux_2_27", "manylinux2014", "manylinux_2_17"),
@@ -19,12 +20,8 @@ PLATFORMS = {
 CONSTRAINTS = {"3.11": ("numpy<2",)}
 
 
-class DeployError(Exception):
-    """What stands in the way, in words."""
-
-
-def collect(wheel: Path, extra: str, machine: str, python: str, build: Path) -> Path:
-    """A folder with `wheel` and all that `ddnn[extra]` needs on such a host.
+def collect(wheel: Path, extras: str, machine: str, python: str, build: Path) -> Path:
+    """A folder with `wheel` and all that `ddnn[extras]` needs on such a host.
 
     Args:
         machine: `uname -m`.
@@ -36,7 +33,7 @@ def collect(wheel: Path, extra: str, machine: str, python: str, build: Path) -> 
     """
     if machine not in PLATFORMS:
         raise DeployError(f"{machine}: only 64-bit systems can run it (aarch64, x86_64)")
-    folder = build / f"{machine}-{python}-{extra}-{_digest([wheel])}"
+    folder = build / f"{machine}-{python}-{extras}-{_digest([wheel])}"
     if folder.is_dir():
         return folder
     build.mkdir(parents=True, exist_ok=True)
@@ -46,7 +43,7 @@ def collect(wheel: Path, extra: str, machine: str, python: str, build: Path) -> 
         _pip(
             "download", f"--dest={work}", "--only-binary=:all:", "--implementation=cp",
             f"--python-version={python}", *platforms,
-            f"ddnn[{extra}] @ {wheel.resolve().as_uri()}", *CONSTRAINTS.get(python, ()),
+            f"ddnn[{extras}] @ {wheel.resolve().as_uri()}", *CONSTRAINTS.get(python, ()),
         )  # fmt: skip
         # In one step; another host of the same kind may have been faster.
         with contextlib.suppress(OSError):
@@ -58,15 +55,16 @@ def collect(wheel: Path, extra: str, machine: str, python: str, build: Path) -> 
     return folder
 
 
-def identity(wheels: Path, *others: Path) -> str:
-    """A name for exactly these files."""
-    return _digest([*sorted(wheels.glob("*.whl")), *others])
+def identity(wheels: Path, other: bytes = b"") -> str:
+    """A name for exactly these packages (and `other`)."""
+    return _digest(sorted(wheels.glob("*.whl")), other)
 
 
-def _digest(files: list[Path]) -> str:
+def _digest(files: list[Path], other: bytes = b"") -> str:
     hasher = hashlib.sha256()
     for file in files:
         hasher.update(file.name.encode() + b"\0" + file.read_bytes())
+    hasher.update(other)
     return hasher.hexdigest()[:12]
 
 

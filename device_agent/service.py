@@ -13,7 +13,7 @@ import msgspec
 from ddnn import status, topics, wire
 from ddnn.background import Background
 from ddnn.bundle import Manifest
-from ddnn.config import boot_id
+from ddnn.config import FactoryBundle, boot_id
 from ddnn.errors import DataError
 from ddnn.health import Health, Telling
 from ddnn.key_files import check_keys, trust_of
@@ -52,6 +52,7 @@ class DeviceSettings(CameraSettings, frozen=True, kw_only=True, forbid_unknown_f
     ring_slots: Annotated[
         int, msgspec.Meta(ge=1, le=4096, description="Slots whose features are kept for requests.")
     ] = 64
+    factory_bundle: FactoryBundle = ""
     send_images: Annotated[
         bool,
         msgspec.Meta(
@@ -170,6 +171,7 @@ class DeviceService:
             period_s=settings.period_s,
             later=Background("models"),
             store=Path(settings.store) if settings.store else None,
+            factory=Path(settings.factory_bundle) if settings.factory_bundle else None,
             changed=self._report,
         )
         self._view_s = Histogram(SECONDS)

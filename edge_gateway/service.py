@@ -18,7 +18,7 @@ from ddnn import status, topics
 from ddnn.background import Background
 from ddnn.budget import Curve
 from ddnn.bundle import Bundle, Manifest
-from ddnn.config import SiteSettings, boot_id
+from ddnn.config import FactoryBundle, SiteSettings, boot_id
 from ddnn.errors import BundleError, ConfigError
 from ddnn.journal_file import JournalFile
 from ddnn.key_files import check_keys, trust_of
@@ -35,6 +35,7 @@ from ddnn.metrics_settings import (
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections
+from ddnn.notify import Notifier
 from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
@@ -72,6 +73,7 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
         ]
         | None
     ) = None
+    factory_bundle: FactoryBundle = ""
     summary_wait_s: Annotated[
         float,
         msgspec.Meta(ge=0.001, le=60, description="Longest wait for a slot's summaries, seconds."),
@@ -178,6 +180,7 @@ class GatewayService:
         self._settings = settings
         self._stop = stop
         self._wake = threading.Condition(threading.Lock())
+        self._notifier = Notifier()
         self._receipts: dict[int, Receipt] = {}
         self._edge = settings.edge
         self._node = gateway_node(self._edge)
@@ -232,6 +235,7 @@ class GatewayService:
             period_s=settings.period_s,
             later=Background("models"),
             store=Path(settings.store) if settings.store else None,
+            factory=Path(settings.factory_bundle) if settings.factory_bundle else None,
             changed=self._report,
             overheard=self._overheard,
         )
@@ -267,9 +271,11 @@ class GatewayService:
         self._client.start()
         if self._metrics:
             self._metrics.start()
+        self._notifier.ready()
         try:
             self._keep_time()
         finally:
+            self._notifier.stopping()
             with self._wake:
                 self._carry_out(self._gateway.close("shutdown", time.monotonic()))
             self._publish_ledger()
@@ -297,6 +303,8 @@ class GatewayService:
                 # looking again after 50 ms at the latest needs no notification per message.
                 self._wake.wait(min(max(until - now, 0.0), 0.05))
                 ledger = self._gateway.ledger() if now >= next_ledger else last
+            # Whoever hangs with the gateway's lock, on whichever thread, keeps this unsaid.
+            self._notifier.alive(now)
             if now >= next_look:
                 next_look = now + LOOK_AT_ROLLOUTS_EVERY_S
                 self._conduct(now)

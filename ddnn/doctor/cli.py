@@ -13,10 +13,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from ddnn.config import SiteSettings, convert, read_settings
-from ddnn.doctor import connection, host
+from ddnn.config import FactoryBundle, SiteSettings, convert, read_settings
+from ddnn.doctor import connection, host, models
 from ddnn.doctor.finding import Finding, Machine
 from ddnn.errors import ConfigError
+from ddnn.trust import TierName
 
 _MARKS = {"ok": "ok", "skipped": "-", "warning": "warning", "failure": "FAILURE"}
 
@@ -39,7 +40,9 @@ def doctor(config: Path | None, offline: bool, as_json: bool) -> None:
     --offline is given.
     """
     found = []
-    for finding in _quietly(examine(_settings(config), Machine(), offline=offline)):
+    settings, tier, factory = _settings(config)
+    findings = examine(settings, Machine(), offline=offline, tier=tier, factory=factory)
+    for finding in _quietly(findings):
         found.append(finding)
         if not as_json:
             click.echo(f"{_MARKS[finding.level]:<8} {finding.check:<12} {finding.text}")
@@ -61,16 +64,34 @@ def _quietly(findings: Iterator[Finding]) -> Iterator[Finding]:
         logging.disable(before)
 
 
-def _settings(config: Path | None) -> SiteSettings:
-    """What a node's settings file says of broker, site and store; the rest is its own affair."""
+def _settings(config: Path | None) -> tuple[SiteSettings, TierName, str]:
+    """What a node's settings file says of broker, site and store; the rest is its own affair.
+
+    And what kind of node it is, as its settings tell, and its factory bundle.
+    """
     if config is None:
-        return SiteSettings()
-    values = read_settings(config, SiteSettings)
+        return SiteSettings(), "device", ""
+    values = read_settings(config, _Factory)
     known = {field.name for field in msgspec.structs.fields(SiteSettings)}
-    return convert({k: v for k, v in values.items() if k in known}, SiteSettings, str(config))
+    settings = convert({k: v for k, v in values.items() if k in known}, SiteSettings, str(config))
+    tier: TierName = "device" if "camera" in values else "cloud" if "worker" in values else "edge"
+    return settings, tier, str(values.get("factory_bundle", ""))
 
 
-def examine(settings: SiteSettings, machine: Machine, *, offline: bool) -> Iterator[Finding]:
+class _Factory(SiteSettings, frozen=True, kw_only=True):
+    """For the files that a settings file names."""
+
+    factory_bundle: FactoryBundle = ""
+
+
+def examine(
+    settings: SiteSettings,
+    machine: Machine,
+    *,
+    offline: bool,
+    tier: TierName = "device",
+    factory: str = "",
+) -> Iterator[Finding]:
     """Every check, in the order in which one depends on the other."""
     now = datetime.now(UTC)
     yield host.check_python(machine)
@@ -82,6 +103,8 @@ def examine(settings: SiteSettings, machine: Machine, *, offline: bool) -> Itera
     yield host.check_memory(machine)
     yield host.check_temperature(machine)
     yield host.check_throttling(machine)
+    yield models.check_trust(settings, settings.site, tier)
+    yield models.check_factory(settings, settings.site, tier, factory)
     try:
         tls = settings.tls
     except ConfigError as error:

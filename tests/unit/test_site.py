@@ -1,11 +1,9 @@
 """A site's folder: what follows from the plan, and what `ddnn site check` finds wrong with it."""
 
 import json
-import re
 import shutil
 import stat
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -24,7 +22,8 @@ from ddnn.errors import ConfigError
 NOW = now_utc()
 #: Where the broker's folder will lie is said, so that copies of the site are alike.
 BROKER = BrokerPlan(names=("broker.local", "192.168.1.10"), folder="/etc/mosquitto/ddnn")
-PLAN = Plan(site="s1", cameras=(0, 1), workers=("cloud-0",), broker=BROKER)
+HOSTS = {"device-0": "pi@cam0", "cloud-0": "admin@server:2222"}
+PLAN = Plan(site="s1", cameras=(0, 1), workers=("cloud-0",), broker=BROKER, hosts=HOSTS)
 
 
 @pytest.fixture(scope="module")
@@ -236,16 +235,11 @@ def test_plan_that_cannot_be_is_refused(changes):
         convert(values | changes, Plan)
 
 
-def test_unit_file_hands_over_what_a_nodes_folder_holds(made):
-    """systemd puts these files into one folder, under the names that the settings use."""
-    deploy = Path(__file__).resolve().parents[2] / "deploy"
-    unit = (deploy / "ddnn@.service.d" / "credentials.conf").read_text()
-    handed = dict(re.findall(r"^LoadCredential=(\S+):/etc/ddnn/%i/(\S+)$", unit, re.MULTILINE))
-    assert all(name == source for name, source in handed.items())
-    assert "--config %d/%i.toml" in unit
-    for node, service in (("s1.device-0", "device"), ("s1.gateway", "gateway")):
-        files = {path.name for path in (made / "nodes" / node).iterdir()}
-        assert {name.replace("%i", service) for name in handed} == files
+@pytest.mark.parametrize("hosts", [{"device-3": "pi@cam0"}, {"gate": "pi@gw"}])
+def test_host_of_a_node_that_is_not_there_is_refused(hosts):
+    values = {"site": "s1", "cameras": [0], "broker": {"names": ["b"]}, "hosts": hosts}
+    with pytest.raises(ConfigError, match="none of this site's"):
+        convert(values, Plan)
 
 
 def test_settings_of_each_node_are_those_of_its_command(made):
