@@ -6,13 +6,19 @@ from typing import NamedTuple
 
 
 class Message(NamedTuple):
-    """One message from the broker."""
+    """One message from the broker.
+
+    Attributes:
+        delivery: connection and packet id, for a client that acknowledges by itself; None where
+            there is nothing to acknowledge.
+    """
 
     topic: str
     payload: bytes
     retain: bool = False
     response_topic: str | None = None
     correlation: bytes | None = None
+    delivery: tuple[int, int] | None = None
 
 
 class Publish(NamedTuple):
