@@ -7,6 +7,7 @@ makes them take turns. Effects are carried out under that lock, so that they lea
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from ddnn import status, topics
+from ddnn.audit import EarlyExit
 from ddnn.background import Background
 from ddnn.budget import Curve
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import SiteSettings, boot_id
+from ddnn.drift import Expected, expected_of
 from ddnn.errors import BundleError, ConfigError
 from ddnn.journal_file import JournalFile
 from ddnn.key_files import check_keys, trust_of
@@ -28,6 +31,7 @@ from ddnn.node import GatewaySections
 from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
+from edge_gateway.audits import AuditRules
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
 from edge_gateway.intake import Intake
 from edge_gateway.probation import Probation
@@ -114,6 +118,15 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = 60.0
 
+    audit_share: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0,
+            le=1,
+            description="Share of early decisions for which the later exits are asked as well, "
+            "afterwards, to see how often they disagree; 0: none.",
+        ),
+    ] = 0.01
     canary_every: Annotated[
         int,
         msgspec.Meta(
@@ -148,6 +161,7 @@ class _Staged(NamedTuple):
     classes: tuple[str, ...]
     curve: Curve | None
     place: Place
+    expected: dict[EarlyExit, Expected]
 
 
 class GatewayService:
@@ -330,7 +344,9 @@ class GatewayService:
         except ConfigError as error:
             log.warning("the bundle's curve is of no use: %s", error)
             curve = None
-        self._staged = _Staged(bundle.bundle_id, sections, manifest.classes, curve, place)
+        self._staged = _Staged(
+            bundle.bundle_id, sections, manifest.classes, curve, place, expected_of(manifest)
+        )
 
     def switch(self, bundle: Bundle, from_slot: int) -> None:
         """Run the staged sections for slots from `from_slot` on."""
@@ -348,6 +364,7 @@ class GatewayService:
                     time.time(),
                     staged.curve,
                     staged.place,
+                    staged.expected,
                     bundle_id=staged.bundle_id,
                     from_slot=from_slot,
                 )
@@ -518,4 +535,5 @@ def _rules(settings: GatewaySettings) -> GatewayRules:
         ),
         outbox_bytes=settings.outbox_bytes,
         outbox_age_s=settings.outbox_age_s,
+        audits=AuditRules(share=settings.audit_share, key=secrets.token_bytes(16)),
     )
