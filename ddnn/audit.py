@@ -69,8 +69,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     payload_bytes: Annotated[
         Bytes,
         msgspec.Meta(
-            description="Frame payload that this audit has cost: features from the members, and "
-            "what went to the cloud."
+            description="Frame payload that this audit has cost: requests, features, and what "
+            "went to the cloud."
         ),
     ]
 

@@ -28,7 +28,10 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from ddnn.audit import Disagreement, EarlyExit, ExitEstimate, Reference
+from ddnn.bundle import Manifest
 
 WINDOW = 500
 FIRST = 200
@@ -40,6 +43,16 @@ Z_95, Z_99 = 1.959964, 2.326348
 _ALTERNATIVES = (0.03, 0.06, 0.12, 0.25, 0.5, 0.8)
 #: A detector that has long raised its alarm stops counting here, far below overflow.
 _HIGHEST = ALARM_AT**2
+
+
+def expected_of(manifest: Manifest) -> dict[EarlyExit, Expected]:
+    """What a bundle's calibration has measured at its own thresholds; empty: nothing."""
+    if manifest.disagreement is msgspec.UNSET:
+        return {}
+    return {
+        name: Expected(measured.answered, measured.disagreed)
+        for name, measured in manifest.disagreement.items()
+    }
 
 
 def wilson(disagreed: int, audited: int, z: float = Z_95) -> tuple[float, float]:
