@@ -93,6 +93,7 @@ class CloudService:
         self._settings = settings
         self._stop = stop
         self._boot = boot_id()
+        self._since_s = round(time.time(), 3)
         self._worker = Worker()
         self._feeds: dict[str, ModelFeed] = {}
         self._background = Background("models")
@@ -202,6 +203,9 @@ class CloudService:
                 node=self._settings.worker,
                 state="online" if state == "online" else "offline",
                 boot=self._boot,
+                since_s=self._since_s,
+                at_s=round(time.time(), 3) if state == "online" else None,
+                every_s=STATUS_EVERY_S,
                 counts=dict(self._worker.counts),
                 sites={s: f.bundle_id for s, f in feeds if f.bundle_id},
                 sites_staged={s: f.staged_id for s, f in feeds if f.staged_id},

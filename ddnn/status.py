@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from ddnn.health import Health
+from ddnn.tuning import Tuning
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,6 +31,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         at_s: when this was published.
         every_s: another one comes within so long; a node whose last one is older than twice that
             is not there, whatever it says.
+        settings: of the site's gateway: the settings of a running site that are in force.
         health: of the camera and the machine.
         notes: what a person should know: `clock`, `settings`, `cloud`, `certificate`, `flood`,
             `trust`, `bundle`, `rollout`; absent while all is well.
@@ -51,6 +53,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since_s: float | None = None
     at_s: float | None = None
     every_s: float | None = None
+    settings: Tuning | None = None
     health: Health | None = None
     notes: dict[str, str] = {}
 

@@ -12,7 +12,9 @@ MAX_BYTES = 10_000
 Threshold = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
-class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Tuning(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What may be changed; None: as the bundle says.
 
     Attributes:
@@ -32,6 +34,11 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 #: Made once: see `ddnn.bundle`.
 _DECODER = msgspec.json.Decoder(Tuning)
+
+
+def encode(tuning: Tuning) -> bytes:
+    """Tuning -> JSON; the bundle's own settings are an empty payload, which clears the topic."""
+    return b"" if tuning == Tuning() else msgspec.json.encode(tuning)
 
 
 def decode(payload: bytes) -> Tuning:

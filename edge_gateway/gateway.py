@@ -131,6 +131,7 @@ class Gateway:
         self.trial: Trial | None = None
         self.probation: Probation | None = None
         self.settings_refused: str | None = None
+        self.settings_in_force = tuning.Tuning()
         self.connected = False
         self._window = max(1, round(rules.window_s / rules.period_s))
         # A frame of a closed slot must be known as late for as long as it can arrive.
@@ -537,6 +538,9 @@ class Gateway:
             # Settings that fitted the bundle before do not fit this one: its own are used.
             self.settings_refused = str(error)
             thresholds, budget = dict(sections.thresholds), None
+            self.settings_in_force = tuning.Tuning()
+        else:
+            self.settings_in_force = wanted
         self._tuning, self._budget = wanted, budget
         newest.tier.thresholds = thresholds
 

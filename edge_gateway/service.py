@@ -37,6 +37,7 @@ from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections
 from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
+from ddnn.tuning import Tuning
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
 from edge_gateway.intake import Intake
 from edge_gateway.metrics import samples
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
 LOOK_AT_ROLLOUTS_EVERY_S = 0.2
 ROLLOUT_STATES = ("settled", "staged", "waiting", "trial", "refused")
+#: At the latest: a reader knows by it that this gateway lives, even where no will can say so.
+STATUS_EVERY_S = 30.0
 
 
 class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,6 +181,7 @@ class GatewayService:
         self._receipts: dict[int, Receipt] = {}
         self._edge = settings.edge
         self._node = gateway_node(self._edge)
+        self._since_s = round(time.time(), 3)
         folder = settings.journal or settings.store
         self._journal: JournalFile | None = None
         if folder:
@@ -201,7 +205,11 @@ class GatewayService:
             keepalive_s=settings.keepalive_s,
             will=Will(
                 topics.status(settings.site, self._node),
-                status.encode(status.Status(node=self._node, state="offline", boot=boot)),
+                status.encode(
+                    status.Status(
+                        node=self._node, state="offline", boot=boot, since_s=self._since_s
+                    )
+                ),
             ),
             on_up=self._connected,
             on_down=self._disconnected,
@@ -228,7 +236,8 @@ class GatewayService:
             overheard=self._overheard,
         )
         self._staged: _Staged | None = None
-        self._reported: dict[str, str] = {}
+        self._reported: tuple[dict[str, str], Tuning] | None = None
+        self._report_by = 0.0
         self._rollouts_lock = threading.Lock()
         self._rollouts = Rollouts(
             settings.site,
@@ -293,7 +302,7 @@ class GatewayService:
                 self._conduct(now)
             if now >= next_ledger:
                 next_ledger = now + LEDGER_EVERY_S
-                if self._notes() != self._reported:
+                if now >= self._report_by or self._reportable() != self._reported:
                     self._report()
                 if ledger != last and self._client.connected.is_set():
                     last = ledger
@@ -511,8 +520,13 @@ class GatewayService:
             notes["rollout"] = f"bundle {rejected[0][:12]} {rejected[1]}"
         return notes
 
+    def _reportable(self) -> tuple[dict[str, str], Tuning]:
+        """What a change of is told at once."""
+        return self._notes(), self._gateway.settings_in_force
+
     def _report(self, state: str = "online") -> None:
-        notes = self._reported = self._notes()
+        notes, settings = self._reported = self._reportable()
+        self._report_by = time.monotonic() + STATUS_EVERY_S
         refused_id, refused = self._models.refused_id, self._models.refused
         if self._rollouts.rejected:
             refused_id, refused = self._rollouts.rejected
@@ -525,6 +539,10 @@ class GatewayService:
             staged=self._models.staged_id,
             refused=refused,
             refused_id=refused_id,
+            since_s=self._since_s,
+            at_s=round(time.time(), 3),
+            every_s=STATUS_EVERY_S,
+            settings=settings if self._edge is None else None,
             notes=notes,
         )
         topic = topics.status(self._settings.site, self._node)

@@ -122,7 +122,7 @@ def next_page(text: str) -> str:
     printable = text.isascii() and text.isprintable()
     if not printable or len(text) > 500 or not text.startswith("/"):
         return "/"
-    if text.startswith(("//", "/\\")) or "\\" in text or text.startswith(("/login", "/logout")):
+    if text.startswith(("//", "/login", "/logout")) or "\\" in text:
         return "/"
     return text
 
