@@ -28,3 +28,7 @@ class DataError(DdnnError):
 
 class SourceError(DdnnError):
     """A camera or another source of pictures that cannot be used."""
+
+
+class RecordsError(DdnnError):
+    """A database of decisions that cannot be used, or not now."""

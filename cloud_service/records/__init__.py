@@ -1,0 +1,1 @@
+"""The database of decisions: what is kept, how it comes in, how long it stays."""
