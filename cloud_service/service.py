@@ -1,6 +1,7 @@
 """The cloud worker as a process: MQTT around `cloud_service.worker`.
 
-Any number of workers may run: escalations come by a shared subscription, each to one of them.
+Any number of workers may run: escalations come by a shared subscription, each to one of them. The
+network thread reads them and fills a queue; they are answered on another one, in batches.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Annotated
 
 import msgspec
 
+from cloud_service.answering import Answering
+from cloud_service.batching import BatchRules
 from cloud_service.metrics import samples
-from cloud_service.worker import Worker
+from cloud_service.worker import Request, Worker
 from ddnn import status, topics
 from ddnn.access import CLOUD
 from ddnn.background import Background
@@ -73,6 +76,24 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     group: Annotated[
         str, msgspec.Meta(description="Workers of one group share the escalations.")
     ] = "cloud"
+    batch_size: Annotated[
+        int, msgspec.Meta(ge=1, le=1024, description="Escalations answered at once, at most.")
+    ] = 32
+    batch_delay_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0,
+            le=1,
+            description="How long one waits for others to share its batch, seconds. 0: only while "
+            "the worker is busy.",
+        ),
+    ] = 0.0
+    batch_waiting: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, le=1_000_000, description="Escalations that wait; the oldest one gives way."
+        ),
+    ] = 4096
     metrics_port: MetricsPort = 0
     metrics_host: MetricsHost = "127.0.0.1"
     metrics_cert: MetricsCert = ""
@@ -95,6 +116,11 @@ class CloudService:
         self._boot = boot_id()
         self._since_s = round(time.time(), 3)
         self._worker = Worker()
+        self.answering = Answering(
+            self._worker,
+            BatchRules(settings.batch_size, settings.batch_delay_s, settings.batch_waiting),
+            self._reply,
+        )
         self._feeds: dict[str, ModelFeed] = {}
         self._background = Background("models")
         self._client = Client(
@@ -114,6 +140,7 @@ class CloudService:
         self._client.subscribe(topics.active_filter(), self._on_active)
         self._client.subscribe(topics.manifest_filter(), self._on_manifest)
         self._client.subscribe(topics.escalation_filter(group), self._on_escalation)
+        self.answering.start()
         self._client.start()
         if self._metrics:
             self._metrics.start()
@@ -126,6 +153,8 @@ class CloudService:
                     next_report = time.monotonic() + STATUS_EVERY_S
                     self._report()
         finally:
+            self._client.unsubscribe(topics.escalation_filter(group))
+            self.answering.stop()
             self._report("offline")
             self._client.stop()
             if self._metrics:
@@ -173,12 +202,15 @@ class CloudService:
         if site is None or message.response_topic != topics.answer(site):
             self._worker.counts["malformed"] += 1
             return
-        answer = self._worker.answer(site, message.payload)
-        if answer is not None:
-            # Without a connection it is too late for this answer: it is not kept.
-            self._client.send(
-                Publish(topics.answer(site), answer, qos=1, correlation=message.correlation)
-            )
+        accepted = self._worker.accept(site, message.payload)
+        if isinstance(accepted, Request):
+            self.answering.put(site, accepted, message.correlation, message.expiry_s)
+        elif accepted is not None:
+            self._reply(site, accepted, message.correlation)
+
+    def _reply(self, site: str, answer: bytes, correlation: bytes | None) -> None:
+        # Without a connection it is too late for an answer: it is not kept.
+        self._client.send(Publish(topics.answer(site), answer, qos=1, correlation=correlation))
 
     def metrics(self) -> list[Sample]:
         """Everything that `/metrics` shows; on the threads of its server."""
@@ -186,7 +218,11 @@ class CloudService:
         found = [Sample("ddnn_worker_sites", len(feeds))]
         for feed in feeds[:MAX_METRIC_SITES]:
             found += feed.metrics()
-        return found + samples(self._worker) + self._client.metrics()
+        return (
+            found
+            + samples(self._worker.counts.copy(), self.answering.stats())
+            + self._client.metrics()
+        )
 
     def _status(self, state: str) -> bytes:
         feeds = list(self._feeds.items())

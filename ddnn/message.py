@@ -6,13 +6,18 @@ from typing import NamedTuple
 
 
 class Message(NamedTuple):
-    """One message from the broker."""
+    """One message from the broker.
+
+    Attributes:
+        expiry_s: for how long its sender still wants it to be heard; None: it does not say.
+    """
 
     topic: str
     payload: bytes
     retain: bool = False
     response_topic: str | None = None
     correlation: bytes | None = None
+    expiry_s: float | None = None
 
 
 class Publish(NamedTuple):

@@ -477,6 +477,7 @@ class Client:
                         message.retain,
                         getattr(properties, "ResponseTopic", None),
                         getattr(properties, "CorrelationData", None),
+                        getattr(properties, "MessageExpiryInterval", None),
                     )
                 )
             except Exception:
