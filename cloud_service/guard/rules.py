@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from cloud_service.guard.users import Role
-
+#: A viewer sees everything; an operator also sets thresholds and budgets.
+Role = Literal["viewer", "operator"]
 Reason = Literal["host", "origin", "csrf", "login", "rate", "session", "role", "size"]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What may be seen without a login: the way in, and whether the process lives.

@@ -15,17 +15,16 @@ import secrets
 import tempfile
 import threading
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from cloud_service.guard.rules import Role
 from ddnn.errors import ConfigError
 from ddnn.tls import readable_by_others
 
-#: A viewer sees everything; an operator also sets thresholds and budgets.
-Role = Literal["viewer", "operator"]
 MIN_PASSWORD = 10
 MAX_PASSWORD = 1024
 TOKEN_PREFIX = "ddnn_"
