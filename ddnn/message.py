@@ -10,6 +10,8 @@ class Message(NamedTuple):
 
     Attributes:
         expiry_s: for how long its sender still wants it to be heard; None: it does not say.
+        delivery: connection and packet id, for a client that acknowledges by itself; None where
+            there is nothing to acknowledge.
     """
 
     topic: str
@@ -18,6 +20,7 @@ class Message(NamedTuple):
     response_topic: str | None = None
     correlation: bytes | None = None
     expiry_s: float | None = None
+    delivery: tuple[int, int] | None = None
 
 
 class Publish(NamedTuple):

@@ -199,6 +199,10 @@ def decision_filter() -> str:
     return "ddnn/+/decision"
 
 
+def ledger_filter() -> str:
+    return "ddnn/+/ledger"
+
+
 def escalation_filter(group: str) -> str:
     """Shared among the workers of a group: each escalation reaches one of them."""
     return f"$share/{group}/+/x"

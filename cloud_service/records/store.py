@@ -432,10 +432,12 @@ class Records:
             for row in reversed(rows)
         ]
 
-    def anchor(self, site: str, margin_s: float) -> int | None:
-        """The slot from which on to ask the gateway again; None: there is no decision yet.
+    def anchor(self, site: str, margin_s: float) -> tuple[int, int] | None:
+        """Between which slots some may be missing; None: there is no decision yet.
 
-        It is one that is here, `margin_s` older than the newest: decisions come out of order.
+        Returns:
+            A slot that is here and `margin_s` older than the newest, since decisions come out of
+            order; and the newest itself.
         """
         c = decisions.c
         with self._reading() as connection:
@@ -444,13 +446,16 @@ class Records:
             ).first()
             if row is None:
                 return None
-            mine = c.site_id == row.id
-            older = sa.select(c.slot).where(mine, c.time_us <= row.newest_us - time_us(margin_s))
-            found = connection.scalar(older.order_by(c.time_us.desc(), c.slot.desc()).limit(1))
+            mine = sa.select(c.slot).where(c.site_id == row.id)
+            latest = mine.order_by(c.time_us.desc(), c.slot.desc()).limit(1)
+            newest = connection.scalar(latest)
+            if newest is None:
+                return None
+            older = latest.where(c.time_us <= row.newest_us - time_us(margin_s))
+            found = connection.scalar(older)
             if found is None:
-                oldest = sa.select(c.slot).where(mine).order_by(c.time_us, c.slot).limit(1)
-                found = connection.scalar(oldest)
-        return found
+                found = connection.scalar(mine.order_by(c.time_us, c.slot).limit(1))
+        return (newest if found is None else found), newest
 
     def health(self) -> RecordsHealth:
         """How the database is, asked now. Raises nothing."""
