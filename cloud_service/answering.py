@@ -6,35 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-
-import msgspec
+from typing import NamedTuple
 
 from cloud_service.batching import Batches, BatchRules, Waiting
 from cloud_service.worker import Request, Worker
+from ddnn.metrics import BATCH, SECONDS, Histogram
 
 log = logging.getLogger(__name__)
 #: What is still waiting at the end is answered for so long at most.
 FINISH_WITHIN_S = 2.0
-#: Upper bounds of the counted batch sizes, and of the counted latencies in seconds.
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-LATENCIES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class Histogram(msgspec.Struct, frozen=True):
-    """Values counted by size.
-
-    Attributes:
-        bounds: upper bounds, ascending, each included.
-        counts: values up to each bound and over the one before; one more for those over the last.
-        total: sum of all values.
-    """
-
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]
-    total: float
-
-
-class Stats(msgspec.Struct, frozen=True, kw_only=True):
+class Stats(NamedTuple):
     """How a worker is doing.
 
     Attributes:
@@ -46,23 +29,6 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     batch_size: Histogram
     latency_s: Histogram
-
-
-class _Tally:
-    """Counts values into a `Histogram`."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
-
-    def add(self, value: float) -> None:
-        place = next((i for i, bound in enumerate(self._bounds) if value <= bound), -1)
-        self._counts[place] += 1
-        self._total += value
-
-    def read(self) -> Histogram:
-        return Histogram(self._bounds, tuple(self._counts), self._total)
 
 
 #: Site, correlation data, request.
@@ -85,7 +51,7 @@ class Answering:
         self._worker = worker
         self._reply = reply
         self._batches: Batches[_Asked] = Batches(rules, worker.counts)
-        self._sizes, self._latencies = _Tally(SIZES), _Tally(LATENCIES_S)
+        self._sizes, self._latencies = Histogram(BATCH), Histogram(SECONDS)
         self._change = threading.Condition()
         self._stopping_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="answering")
@@ -123,8 +89,8 @@ class Answering:
         with self._change:
             return Stats(
                 waiting=len(self._batches),
-                batch_size=self._sizes.read(),
-                latency_s=self._latencies.read(),
+                batch_size=self._sizes.copy(),
+                latency_s=self._latencies.copy(),
             )
 
     def _run(self) -> None:

@@ -77,12 +77,6 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     group: Annotated[
         str, msgspec.Meta(description="Workers of one group share the escalations.")
     ] = "cloud"
-    metrics_port: MetricsPort = 0
-    metrics_host: MetricsHost = "127.0.0.1"
-    metrics_cert: MetricsCert = ""
-    metrics_key: MetricsKey = ""
-    metrics_ca: MetricsCa = ""
-    metrics_token: MetricsToken = ""
     batch_size: Annotated[
         int, msgspec.Meta(ge=1, le=1024, description="Escalations answered at once, at most.")
     ] = 32
@@ -101,6 +95,12 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fiel
             ge=1, le=1_000_000, description="Escalations that wait; the oldest one gives way."
         ),
     ] = 4096
+    metrics_port: MetricsPort = 0
+    metrics_host: MetricsHost = "127.0.0.1"
+    metrics_cert: MetricsCert = ""
+    metrics_key: MetricsKey = ""
+    metrics_ca: MetricsCa = ""
+    metrics_token: MetricsToken = ""
 
     def __post_init__(self) -> None:
         topics.check_name(self.worker, "worker")
@@ -225,7 +225,11 @@ class CloudService:
         found = [Sample("ddnn_worker_sites", len(feeds))]
         for feed in feeds[:MAX_METRIC_SITES]:
             found += feed.metrics()
-        return found + samples(self._worker) + self._client.metrics()
+        return (
+            found
+            + samples(self._worker.counts.copy(), self.answering.stats())
+            + self._client.metrics()
+        )
 
     def _status(self, state: str) -> bytes:
         feeds = list(self._feeds.items())

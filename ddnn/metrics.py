@@ -82,7 +82,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 #: Of normalised entropy, 0..1; finer where thresholds are.
 ENTROPY = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 #: Requests that one run of a section answers.
-BATCH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+BATCH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 _ALL = ("device", "gateway", "worker", "dashboard")
 _NODES = ("device", "gateway", "worker")
@@ -303,7 +303,7 @@ _METRICS = (
         "counter",
         ("worker",),
         "Escalations by what became of them: answered, unserved (no such bundle), malformed, "
-        "dropped (queue full), expired.",
+        "dropped (queue full), expired, failed.",
         ("result",),
     ),
     Metric("ddnn_worker_queue", "gauge", ("worker",), "Escalations that wait for their turn."),

@@ -53,9 +53,9 @@ from edge_gateway.trial import TrialRules
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
 LOOK_AT_ROLLOUTS_EVERY_S = 0.2
+ROLLOUT_STATES = ("settled", "staged", "waiting", "trial", "refused")
 #: At the latest: a reader knows by it that this gateway lives, even where no will can say so.
 STATUS_EVERY_S = 30.0
-ROLLOUT_STATES = ("settled", "staged", "waiting", "trial", "refused")
 
 
 class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -237,7 +237,7 @@ def test_network_thread_is_not_held_up_and_what_waits_is_answered_at_the_end():
     stats = answering.stats()
     assert stats.waiting == 0
     assert dict(zip(stats.batch_size.bounds, stats.batch_size.counts, strict=False))[4] == 1
-    assert (sum(stats.batch_size.counts), stats.batch_size.total) == (3, 5.0)
+    assert (sum(stats.batch_size.counts), stats.batch_size.sum) == (3, 5.0)
     assert sum(stats.latency_s.counts) == 5
 
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from broker.mosquitto import free_port
 from broker.pki import Authority
 from cloud_service import metrics as worker_metrics
+from cloud_service.answering import Stats
 from cloud_service.worker import Worker
 from ddnn import metrics
 from ddnn.errors import ConfigError
@@ -183,7 +184,14 @@ def test_camera_tells_counters_outbox_and_health():
 def test_worker_tells_what_became_of_requests():
     worker = Worker()
     worker.answer("s1", b"\xff garbage")
-    found = values(worker_metrics.samples(worker))
+    worker.counts["dropped_full"] += 2
+    sizes = Histogram(metrics.BATCH)
+    sizes.add(3)
+    stats = Stats(waiting=5, batch_size=sizes, latency_s=Histogram(metrics.SECONDS))
+    found = values(worker_metrics.samples(worker.counts, stats))
+    assert found["ddnn_worker_queue", ()] == 5
+    assert found["ddnn_worker_batch_size", ()].sum == 3
+    assert found["ddnn_worker_requests_total", ("dropped",)] == 2
     assert found["ddnn_worker_requests_total", ("malformed",)] == 1
     assert found["ddnn_worker_requests_total", ("answered",)] == 0
 
