@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device bench-cloud test-arm64 deploy undeploy status test-deploy collect clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device bench-cloud bench-wire test-arm64 deploy undeploy status test-deploy collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -78,6 +78,10 @@ test-rollout: setup-dev ## three roll-outs at full frame rate: one good, one ref
 
 bench-rollout: setup-dev ## push 50 kB and 2 MB to NODES=50 nodes on this machine; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.rollout --nodes $(or $(NODES),50) $(if $(DOCS),--write-docs)
+
+bench-wire: setup-dev ## bytes on the wire per camera and frame, beside sending pictures; DATA=set.npz SPLIT=...; DOCS=1
+	@$(BIN)/python -m benchmarks.wire $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)") \
+		$(if $(DOCS),--write-docs)
 
 bench-cloud: setup-dev ## what a cloud worker answers per second, beside onnxruntime alone; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.cloud $(if $(DOCS),--write-docs)

@@ -1,0 +1,395 @@
+"""Bytes per camera and frame on the wire: ours, raw pictures, JPEG, WebP, the paper's formula.
+
+    python -m benchmarks.wire [--data SET] [--samples N] [--write-docs]
+
+The whole system as real processes on a real mosquitto, in a network namespace of its own whose
+loopback has Ethernet's MTU; every IP packet of every connection is counted, both directions, with
+its headers: summaries, requests, features, acknowledgements of TCP and of MQTT, pings.
+
+All systems send the same frames of the data set's test part, at the same pace, each camera on its
+own connection: ours at several thresholds of the local exit; with a motion gate that holds back
+views without the object (how often the real gate is wrong is measured by `make bench-device`); an
+empty scene; and three ways to do without: the raw picture, JPEG and WebP, each in one message,
+QoS 0 as our summaries. JPEG and WebP at the lowest quality at which the same network, run on the
+decoded pictures of the validation part, is as often right as on the originals. A view that a
+camera does not have costs the other systems nothing at all.
+
+Accuracy is that of the whole test part, by `ddnn.evaluate`; live decisions are compared with it.
+Results go to build/bench/wire.json, a plot to docs/bench-wire.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import packets
+from benchmarks.offload import Offload, Sender, accuracy, choose_quality, through
+from benchmarks.packets import Capture, Packet, in_own_network
+from benchmarks.pages import BENCH, ROOT, keep, machine_line, table, write_block
+from benchmarks.site import SITE, BenchSite
+from ddnn import topics, wire
+from ddnn.bundle import Bundle
+from ddnn.evaluate import Evaluator
+from demo.prepare import prepare
+from training.datasets.base import MultiCameraSet, split_validation
+from training.options import TrainOptions
+from training.traffic import paper_bytes, sizes_of
+
+PERIOD_S = 0.1
+#: Slots between two parts of a run, in the middle of which the next part's threshold is set.
+BETWEEN = 10
+#: Shares of frames that leave at the local exit, for which thresholds are measured.
+LOCAL_SHARES = (0.0, 0.3, 0.6, 0.85)
+OFFLOADS = ("raw", "JPEG", "WebP")
+#: Targets: so many times less than raw, the same with a second of delay, than JPEG; payload.
+TARGETS = {"raw": 20.0, "raw_delayed": 60.0, "JPEG": 6.0, "payload": 18.0}
+
+
+class Part(NamedTuple):
+    """A part of a run of our system.
+
+    Attributes:
+        threshold: of the local exit; None: the bundle's.
+        present: (N, D) bool, the views that are sent.
+    """
+
+    name: str
+    threshold: float | None
+    present: NDArray[np.bool_]
+
+
+class Link(NamedTuple):
+    """What went over connections in a part's time, per camera and frame."""
+
+    stream_bytes: float
+    wire_bytes: float
+    packets: float
+
+
+def link(seen: list[Packet], ports: set[int], begin_s: float, end_s: float, frames: int) -> Link:
+    """Sum up these clients' packets within a time."""
+    own = [p for p in seen if p.client in ports and begin_s <= p.at < end_s]
+    return Link(
+        stream_bytes=round(sum(p.data_bytes for p in own) / frames, 1),
+        wire_bytes=round(sum(p.ip_bytes for p in own) / frames, 1),
+        packets=round(len(own) / frames, 2),
+    )
+
+
+def measure(
+    bundle: Bundle,
+    data: MultiCameraSet,
+    parts: list[Part],
+    offloads: list[Offload],
+    *,
+    tls: bool,
+    device_options: tuple[str, ...] = (),
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Our parts one after the other, and beside them the offloads, on one broker.
+
+    Returns:
+        What each part cost, what each offload cost.
+    """
+    count, cameras = data.images.shape[:2]
+    pad = np.zeros(BETWEEN, int)
+    order = np.concatenate([np.concatenate([pad, np.arange(count)]) for _ in parts])
+    present = np.concatenate([np.concatenate([p.present[pad], p.present]) for p in parts])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(folder / "replay.npz", images=data.images[order], present=present)
+        with (
+            BenchSite(
+                folder / "site", bundle, folder / "replay.npz", period_s=PERIOD_S, tls=tls,
+                device_options=device_options, offloaders=cameras * len(offloads),
+            ) as site,
+            Capture(site.broker.port) as capture,
+        ):  # fmt: skip
+            return _run(site, capture, data, parts, offloads)
+
+
+def _run(
+    site: BenchSite,
+    capture: Capture,
+    data: MultiCameraSet,
+    parts: list[Part],
+    offloads: list[Offload],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    count, cameras = data.images.shape[:2]
+    frames = count * cameras
+    nodes = [f"device-{n}" for n in range(cameras)]
+    agents = {packets.port_of(site.children[node].pid, site.broker.port) for node in nodes}
+    gateway = {packets.port_of(site.children["gateway"].pid, site.broker.port)}
+    with contextlib.ExitStack() as stack:
+        operator = stack.enter_context(site.client("operator"))
+        senders, ports = [], []
+        first_slot = site.begin_replay(operator, 4.0)
+        for index, offload in enumerate(offloads):
+            numbers = [cameras * (index + 1) + n for n in range(cameras)]
+            clients = [stack.enter_context(site.client(f"device-{n}")) for n in numbers]
+            ports.append({packets.port_of_client(client) for client in clients})
+            encoded = [
+                [offload.encode(image) if there else b"" for image, there in zip(*row, strict=True)]
+                for row in zip(data.images, data.present, strict=True)
+            ]
+            senders.append(Sender(SITE, PERIOD_S, clients, encoded, first_slot + BETWEEN, numbers))
+        for sender in senders:
+            sender.start()
+        windows = []
+        for number, part in enumerate(parts):
+            begin = first_slot + number * (BETWEEN + count)
+            windows.append((begin + BETWEEN, begin + BETWEEN + count))
+            time.sleep(max(0.0, (begin + BETWEEN // 2) * PERIOD_S - time.time()))
+            tuning = {} if part.threshold is None else {"local_threshold": part.threshold}
+            payload = msgspec.json.encode(tuning) if tuning else b""
+            operator.publish(topics.settings(SITE), payload, qos=1, retain=True)
+        time.sleep(max(0.0, windows[-1][1] * PERIOD_S - time.time()))
+        last = windows[-1][1]
+        site.wait(lambda: last - 1 in site.observer.decisions, "the last decision", 30)
+        for sender in senders:
+            sender.join()
+    decisions = site.observer.decisions
+    results = []
+    for part, (begin, end) in zip(parts, windows, strict=True):
+        times = (begin * PERIOD_S, end * PERIOD_S)
+        own = [decisions[slot].decision for slot in range(begin, end) if slot in decisions]
+        results.append(
+            {
+                "name": part.name,
+                "cameras": link(capture.packets, agents, *times, frames)._asdict(),
+                "gateway": link(capture.packets, gateway, *times, frames)._asdict(),
+                "payload_bytes": round(sum(d.payload_bytes for d in own) / frames, 2),
+                "decided": len(own),
+                "degraded": sum(d.degraded is not None or bool(d.missing) for d in own),
+                "labels": [d.label for d in own],
+                "exits": {e: sum(d.exit == e for d in own) for e in ("local", "edge", "cloud")},
+            }
+        )
+    begin, end = windows[0]
+    times = (begin * PERIOD_S, end * PERIOD_S)
+    costs = []
+    for offload, own_ports, sender in zip(offloads, ports, senders, strict=True):
+        sizes = [len(data) + wire.HEADER_BYTES for row in sender.encoded for data in row if data]
+        costs.append(
+            {
+                "name": offload.name,
+                "quality": offload.quality,
+                "cameras": link(capture.packets, own_ports, *times, frames)._asdict(),
+                "payload_bytes": round(sum(sizes) / frames, 1),
+            }
+        )
+    return results, costs
+
+
+def thresholds(bundle: Bundle) -> dict[str, float]:
+    """Thresholds of the calibrated curve at which about these shares leave locally."""
+    calibration = bundle.manifest.calibration
+    if not calibration:
+        return {}
+    chosen: dict[str, float] = {}
+    for share in LOCAL_SHARES:
+        point = min(calibration.curve, key=lambda p: abs(p.exit_shares["local"] - share))
+        chosen[f"ours, {100 * point.exit_shares['local']:.0f} % local"] = point.thresholds["local"]
+    return chosen
+
+
+class Plan(NamedTuple):
+    """What is measured on a data set.
+
+    Attributes:
+        played: the test samples that are sent; test: all of them.
+        parts: of our system.
+    """
+
+    bundle: Bundle
+    played: MultiCameraSet
+    test: MultiCameraSet
+    parts: list[Part]
+    offloads: list[Offload]
+
+
+def make_plan(data: MultiCameraSet, bundle: Bundle, samples: int) -> Plan:
+    """Thresholds, views and qualities."""
+    evaluator = Evaluator(bundle)
+    _, validation = split_validation(data, share=TrainOptions().validation_share)
+    test = data.subset(data.test)
+    played = test.subset(np.arange(min(samples, len(test))))
+    offloads = [Offload("raw", None)]
+    for name in OFFLOADS[1:]:
+        offloads.append(choose_quality(name, evaluator, data.subset(validation)))
+    parts = [
+        Part("ours", None, played.present),
+        Part("ours, gate", None, played.seen),
+        Part("ours, empty scene", None, np.zeros_like(played.present)),
+    ]
+    parts += [Part(name, at, played.present) for name, at in thresholds(bundle).items()]
+    return Plan(bundle, played, test, parts, offloads)
+
+
+def right_answers(plan: Plan, part: Part) -> tuple[float | None, list[str | None]]:
+    """Accuracy on the test part, and the labels that the played samples must get live."""
+    if not part.present.any():
+        return None, [None] * len(plan.played)
+    present = plan.test.seen if part.name == "ours, gate" else plan.test.present
+    wanted = {} if part.threshold is None else {"local": part.threshold}
+    result = Evaluator(plan.bundle).evaluate(plan.test.images, present, wanted)
+    classes = [plan.test.classes[n] if n >= 0 else None for n in result.label]
+    return float(np.mean(result.label == plan.test.labels)), classes[: len(plan.played)]
+
+
+def run(plan: Plan, only: int | None = None, **options: Any) -> list[dict[str, Any]]:
+    """Rows of one run: offloads, then the first `only` parts of ours."""
+    parts = plan.parts[:only]
+    ours, costs = measure(plan.bundle, plan.played, parts, plan.offloads, **options)
+    evaluator = Evaluator(plan.bundle)
+    for cost, offload in zip(costs, plan.offloads, strict=True):
+        cost["accuracy"] = accuracy(evaluator, through(offload, plan.test))
+    for row, part in zip(ours, parts, strict=True):
+        row["accuracy"], wanted = right_answers(plan, part)
+        live = row.pop("labels")
+        row["as_evaluated"] = sum(a == b for a, b in zip(live, wanted, strict=False))
+        if row["decided"] != len(plan.played) or row["as_evaluated"] < row["decided"]:
+            print(
+                f"note: {part.name}: {row['decided']} decided, {row['as_evaluated']} as evaluated"
+            )
+    return costs + ours
+
+
+def render(results: dict[str, Any]) -> str:
+    """The tables for docs/benchmarks.md."""
+    raw = {row["name"]: row for row in results["plain"]}["raw"]["cameras"]["wire_bytes"]
+    lines = []
+    for title, rows in results.items():
+        if title in ("paper_bytes", "classes", "samples"):
+            continue
+        for row in rows:
+            name = row["name"] + (f" (quality {row['quality']})" if row.get("quality") else "")
+            wire_bytes = row["cameras"]["wire_bytes"]
+            right = "" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %"
+            gateway = row.get("gateway", {}).get("wire_bytes", "")
+            lines.append(
+                [
+                    f"{name}{TITLES[title]}", f"**{raw / wire_bytes:.1f}**", str(wire_bytes),
+                    str(row["cameras"]["stream_bytes"]), str(row["payload_bytes"]), right,
+                    str(gateway),
+                ]
+            )  # fmt: skip
+    head = ["per camera and frame", "times less than raw", "on the wire", "MQTT (TLS)", "payload"]
+    head += ["accuracy", "gateway's link"]
+    return "\n\n".join(
+        [
+            table(head, lines),
+            f"Raw: {raw} bytes on the wire. The paper's formula for ours: "
+            f"{results['paper_bytes']:.1f} bytes of payload.",
+            "\n".join(judge(results)),
+            machine_line(),
+        ]
+    )
+
+
+def judge(results: dict[str, Any]) -> list[str]:
+    """Each target and what was reached."""
+    rows = {row["name"]: row for row in results["plain"]}
+    delayed = {row["name"]: row for row in results.get("delayed", [])}
+    ours, raw = rows["ours"], rows["raw"]["cameras"]["wire_bytes"]
+    wire_bytes = ours["cameras"]["wire_bytes"]
+    said = [("raw / ours, one message per frame", raw / wire_bytes, TARGETS["raw"], True)]
+    if delayed:
+        least = delayed["ours"]["cameras"]["wire_bytes"]
+        said.append(("raw / ours, one second of delay", raw / least, TARGETS["raw_delayed"], True))
+    jpeg = rows["JPEG"]["cameras"]["wire_bytes"]
+    said.append(("JPEG / ours, one message per frame", jpeg / wire_bytes, TARGETS["JPEG"], True))
+    said.append(("payload, bytes", ours["payload_bytes"], TARGETS["payload"], False))
+    return [
+        f"- {what}: {value:.1f} (target {'at least' if more else 'at most'} {target:g}) "
+        f"{'reached' if (value >= target) == more or value == target else 'not reached'}"
+        for what, value, target, more in said
+    ]
+
+
+TITLES = {"plain": "", "tls": ", TLS", "delayed": ", 1 s of delay", "delayed_tls": ", 1 s, TLS"}
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Accuracy against bytes on the wire."""
+    import matplotlib  # slow to import
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.5, 4.5))
+    plain = [row for row in results["plain"] if row["accuracy"] is not None]
+    line = sorted(
+        (row["cameras"]["wire_bytes"], 100 * row["accuracy"])
+        for row in plain
+        if "quality" not in row and "gate" not in row["name"]
+    )
+    axes.plot(*zip(*line, strict=True), "o-", color="#0072B2", label="ours, by threshold")
+    marks = {"ours, gate": "v", "raw": "s", "JPEG": "D", "WebP": "^"}
+    for row in plain:
+        if marker := marks.get(row["name"]):
+            at = row["cameras"]["wire_bytes"], 100 * row["accuracy"]
+            axes.plot(*at, marker, color="#D55E00", label=row["name"])
+    for row in results.get("delayed", [])[len(OFFLOADS) : len(OFFLOADS) + 1]:
+        at = row["cameras"]["wire_bytes"], 100 * row["accuracy"]
+        axes.plot(*at, "*", markersize=13, color="#009E73", label="ours, 1 s of delay")
+    axes.set(xscale="log", xlabel="bytes on the wire per camera and frame", ylabel="accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Measure, print, keep."""
+    data, bundle = prepare(arguments.data, arguments.split, ROOT / "build/bench/wire")
+    plan = make_plan(data, bundle, arguments.samples)
+    local = float(np.mean(Evaluator(bundle).evaluate(plan.test.images, plan.test.present).exit
+                          == "local"))  # fmt: skip
+    sizes = sizes_of(bundle.manifest)
+    results: dict[str, Any] = {
+        "samples": len(plan.played),
+        "paper_bytes": paper_bytes(sizes.classes, local, 8 * sizes.feature_bytes),
+    }
+    for title, only, options in RUNS:
+        print(f"measuring: {title}", flush=True)
+        results[title] = run(plan, only, **options)
+    path = keep("wire", results)
+    plot(results, BENCH / "wire.png")
+    text = render(results)
+    print(text)
+    print(f"kept in {path}, plot in {BENCH / 'wire.png'}")
+    if arguments.write_docs:
+        write_block("wire", text)
+        plot(results, ROOT / "docs" / "bench-wire.png")
+
+
+#: Name, how many parts of ours, options.
+RUNS: tuple[tuple[str, int | None, dict[str, Any]], ...] = (
+    ("plain", None, {"tls": False}),
+    ("tls", 2, {"tls": True}),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", help="data set; another one than the built-in is trained on")
+    parser.add_argument("--split", help="split of a data set that has several")
+    parser.add_argument("--samples", type=int, default=80, help="test samples that are sent")
+    parser.add_argument("--write-docs", action="store_true", help="put table and plot into docs/")
+    arguments = parser.parse_args()
+    in_own_network("benchmarks.wire")
+    report(arguments)
+
+
+if __name__ == "__main__":
+    main()
