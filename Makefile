@@ -77,7 +77,7 @@ test-rollout: setup-dev ## three roll-outs at full frame rate: one good, one ref
 bench-rollout: setup-dev ## push 50 kB and 2 MB to NODES=50 nodes on this machine; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.rollout --nodes $(or $(NODES),50) $(if $(DOCS),--write-docs)
 
-test-arm64: setup-dev ## sections on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
+test-arm64: setup-dev ## sections and agent on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
 	@scripts/test-arm64 $(BIN)/python
 
 bench-device: setup-dev ## what a camera's agent costs per frame and in memory, and how often the gate is wrong; DOCS=1
