@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device bench-cloud bench-wire test-arm64 deploy undeploy status test-deploy collect clean
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -86,12 +86,15 @@ bench-wire: setup-dev ## bytes on the wire per camera and frame, beside sending 
 bench-cloud: setup-dev ## what a cloud worker answers per second, beside onnxruntime alone; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.cloud $(if $(DOCS),--write-docs)
 
-test-arm64: setup-dev ## sections on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
+test-arm64: setup-dev ## sections and agent on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
 	@scripts/test-arm64 $(BIN)/python
 
 bench-device: setup-dev ## what a camera's agent costs per frame and in memory, and how often the gate is wrong; DOCS=1
 	@$(BIN)/python -m benchmarks.device $(if $(DOCS),--write-docs)
 	@$(BIN)/python -m benchmarks.gate $(if $(DOCS),--write-docs)
+
+soak: setup-dev ## MINUTES=60: agent and gateway left alone; nothing may grow, wear or get lost
+	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60)
 
 deploy: setup ## SITE=folder BUNDLE=folder: install or upgrade; or HOSTS="pi@cam0 pi@cam1" ROLE=device SETTINGS=folder
 	@scripts/deploy deploy

@@ -7,7 +7,11 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "deploy-host"
@@ -25,6 +29,36 @@ exec unshare --mount --propagation private bash -c '
     fi
     exec "$0" -D "$1" -M ddnn-deploy -b --register=no --keep-unit --console=pipe' "$1" "$2"
 """
+
+#: What marks tests that need it.
+CONTAINER = [
+    pytest.mark.faults,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        os.environ.get("DDNN_TEST_DEPLOY") != "1", reason="boots a container: make test-deploy"
+    ),
+]
+
+
+def put_pictures() -> None:
+    """Something for a camera's agent to show, before the container is booted."""
+    pictures = FOLDER / "rootfs" / "srv" / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48), (90, 120, 60)).save(pictures / "0.png")
+    os.chmod(pictures / "0.png", 0o644)
+
+
+def wait(condition: Callable[[], object], what: str, timeout_s: float) -> None:
+    """Wait for it; an assertion fails when it does not come in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+def main_pid(host: Host, unit: str) -> int:
+    """Process of a service there; 0: it does not run."""
+    return int(host.say(f"systemctl show --property=MainPID --value {unit}") or 0)
 
 
 class Host:
@@ -98,14 +132,13 @@ class Host:
         """What a command there says."""
         return self.run(command).stdout.strip()
 
-    def make(self, target: str, settings: Path) -> subprocess.CompletedProcess[str]:
+    def make(self, target: str, **variables: object) -> subprocess.CompletedProcess[str]:
         """`make deploy` and its like, as a user calls them but for the key."""
         return subprocess.run(
-            ["make", "--no-print-directory", target, f"HOSTS={self.name}"],
+            ["make", "--no-print-directory", target, *(f"{k}={v}" for k, v in variables.items())],
             cwd=ROOT,
             env=os.environ
             | {
-                "SETTINGS": str(settings),
                 "SSH_KEY": str(self.work / "key"),
                 "SSH_KNOWN_HOSTS": str(self.work / "known_hosts"),
             },

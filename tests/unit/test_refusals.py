@@ -89,13 +89,14 @@ class Runner:
 class Node:
     """A node that runs version 5, and trusts `KEY`."""
 
-    def __init__(self, policy=None, running=True, store=None):
+    def __init__(self, policy=None, running=True, store=None, factory=None, wall=WALL):
         self.broker, self.runner = Broker(), Runner()
-        self.wall = WALL
+        self.wall = wall
         self.reports = 0
         self.feed = ModelFeed(
             self.broker, SITE, lambda manifest: ROLES, self.runner, policy or trust(),
-            period_s=1.0, changed=self.changed, store=store, wall=lambda: self.wall,
+            period_s=1.0, changed=self.changed, store=store, factory=factory,
+            wall=lambda: self.wall,
         )  # fmt: skip
         self.feed.start()
         self.good = signed(bundles.bundle(version=5))
