@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,7 @@ class Cursor(NamedTuple):
     slot: int
 
     def __str__(self) -> str:
-        return f"{self.time_us}-{self.slot}"
+        return f"{self.time_us}_{self.slot}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
@@ -59,13 +60,10 @@ class Cursor(NamedTuple):
         Raises:
             ConfigError: it is none.
         """
-        first, _, second = text.partition("-")
-        if not (first.isascii() and first.isdigit() and second.isascii() and second.isdigit()):
+        found = re.fullmatch(r"(-?[0-9]{1,18})_(-?[0-9]{1,18})", text)
+        if found is None:
             raise ConfigError(f"{text[:40]!r} is no cursor: take `next` of the page before")
-        found = cls(int(first[:20]), int(second[:20]))
-        if max(found) >= 2**63:
-            raise ConfigError(f"{text[:40]!r} is no cursor: take `next` of the page before")
-        return found
+        return cls(int(found[1]), int(found[2]))
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -407,25 +405,19 @@ class Records:
             for number in range(first, last)
         ]
 
-    def ledger_rows(self, site: str, from_s: float, to_s: float) -> list[LedgerRow]:
+    def ledger_rows(
+        self, site: str, from_s: float | None = None, to_s: float | None = None
+    ) -> list[LedgerRow]:
         """What the site's gateway said of its slots over time, oldest first, at most 5000."""
         c = ledgers.c
+        conditions = [sites.c.name == site]
+        if from_s is not None:
+            conditions.append(c.at_us >= time_us(from_s))
+        if to_s is not None:
+            conditions.append(c.at_us < time_us(to_s))
+        asked = sa.select(ledgers).join(sites).where(*conditions).order_by(c.at_us.desc())
         with self._reading() as connection:
-            rows = (
-                connection.execute(
-                    sa.select(ledgers)
-                    .join(sites)
-                    .where(
-                        sites.c.name == site,
-                        c.at_us >= time_us(from_s),
-                        c.at_us < time_us(to_s),
-                    )
-                    .order_by(c.at_us.desc())
-                    .limit(MAX_BUCKETS)
-                )
-                .mappings()
-                .all()
-            )
+            rows = connection.execute(asked.limit(MAX_BUCKETS)).mappings().all()
         names = LedgerRow.__struct_fields__[1:]
         return [
             LedgerRow(at_s=row["at_us"] / 1e6, **{name: row[name] for name in names})
