@@ -15,7 +15,7 @@ import msgspec
 from cloud_service.site_state import Said, SiteState, is_of_earlier_life, node_view
 from cloud_service.views import Brief, BundleView, NodeView, SiteView
 from cloud_service.words import node_troubles
-from ddnn import activation, decisions, status, topics, tuning, wire
+from ddnn import activation, audit, decisions, status, topics, tuning, wire
 from ddnn.bundle import Manifest, bundle_id, decode_manifest, tag
 from ddnn.decisions import PublishedDecision
 from ddnn.errors import ConfigError, DdnnError, WireError
@@ -65,6 +65,7 @@ class Picture:
             "ddnn/+/ledger",
             "ddnn/+/ledger/+",
             "ddnn/+/settings",
+            "ddnn/+/audit/estimate",
             topics.active_filter(),
             topics.manifest_filter(),
         )
@@ -109,6 +110,8 @@ class Picture:
                 if decision.site != site:
                     raise _Unused("foreign")
                 self._decided(decision, now_s)
+            case ["ddnn", site, "audit", "estimate"]:
+                self._on_audit(site, payload)
             case [site, "s", number]:
                 self._on_summary(site, number, payload, now_s)
             case _:
@@ -168,6 +171,11 @@ class Picture:
             state.asked, state.asked_refused = tuning.decode(payload), None
         except ConfigError as error:
             state.asked_refused = str(error)
+        state.revision += 1
+
+    def _on_audit(self, site: str, payload: bytes) -> None:
+        state = self._site(site)
+        state.audit = audit.decode_estimate(_bounded(payload)) if payload else None
         state.revision += 1
 
     def _on_manifest(self, site: str, payload: bytes) -> None:

@@ -32,6 +32,7 @@ from cloud_service.views import (
 )
 from ddnn import topics
 from ddnn.activation import Activation
+from ddnn.audit import Estimate
 from ddnn.bundle import Topology
 from ddnn.decisions import PublishedDecision
 from ddnn.place import edge_gateways, gateway_node
@@ -93,6 +94,7 @@ class SiteState:
         bundle: that runs; offered: that the publisher offers. None: not known.
         active: the gateway's record of what runs.
         asked: settings that are retained on the site's topic.
+        audit: how often early exits disagree with the deepest one, as the gateway estimates.
         ledger, edge_ledgers: as the gateways count.
     """
 
@@ -104,6 +106,7 @@ class SiteState:
         self.active: Activation | None = None
         self.asked = Tuning()
         self.asked_refused: str | None = None
+        self.audit: Estimate | None = None
         self.ledger: dict[str, int] = {}
         self.edge_ledgers: dict[str, dict[str, int]] = {}
         self._said: dict[str, Said] = {}
@@ -198,6 +201,7 @@ class SiteState:
             ledger=dict(self.ledger),
             edge_ledgers={name: dict(counts) for name, counts in self.edge_ledgers.items()},
             settings=self._settings(),
+            audit=self.audit,
             rollout=rollout(
                 self.bundle, self.offered, self.active, nodes, self.name, self._period_s, now_s
             ),

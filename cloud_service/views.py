@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from ddnn.audit import Estimate
 from ddnn.decisions import PublishedDecision
 from ddnn.measurements import Accuracy, Calibration, ExitKey, MissingCameras, MissingTable
 from ddnn.status import Status
@@ -214,6 +215,7 @@ class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     edge_ledgers: dict[str, dict[str, int]]
     settings: SettingsView
     rollout: Rollout | None
+    audit: Estimate | None
 
     @property
     def cameras(self) -> tuple[NodeView, ...]:

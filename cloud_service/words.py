@@ -98,6 +98,11 @@ def troubles(view: SiteView) -> list[Trouble]:
         text = "is online, but its frames do not arrive"
         found.append(Trouble("warning", f"Camera {camera}", text))
     found += _degraded(view)
+    for exit_ in view.audit.exits if view.audit else ():
+        if exit_.drift:
+            rate = share(exit_.all.rate or 0.0)
+            text = f"the {exit_.exit} exit disagrees with the deepest one in {rate} of the audits"
+            found.append(Trouble("warning", "Audits", text))
     latest = view.latest
     if latest is not None and view.now_s - latest.at_s > QUIET_S and view.bundle is not None:
         text = f"no decision for {duration(view.now_s - latest.at_s)}: no camera reports"

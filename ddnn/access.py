@@ -135,6 +135,8 @@ def gateway(site: str, *, edges: bool = False, models: bool = False) -> Access:
             *((topics.edge_request_filter(site),) if edges else ()),
             topics.escalation(site),
             topics.decision(site),
+            topics.audit(site),
+            topics.audit_estimate(site),
             topics.ledger(site),
             topics.active(site),
             *((topics.manifest(site), topics.section_filter(site)) if models else ()),
@@ -190,6 +192,8 @@ def publisher(site: str) -> Access:
 def _consumer(site: str) -> tuple[str, ...]:
     return (
         topics.decision(site),
+        topics.audit(site),
+        topics.audit_estimate(site),
         topics.ledger(site),
         topics.edge_ledger_filter(site),
         topics.status_filter(site),
@@ -226,6 +230,8 @@ def bridge(site: str) -> Access:
         writes=(
             topics.escalation(site),
             topics.decision(site),
+            topics.audit(site),
+            topics.audit_estimate(site),
             topics.ledger(site),
             topics.status_filter(site),
             *_models(site),

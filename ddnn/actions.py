@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ddnn.exit_rule import Verdict
+
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 ExitName = Literal["local", "edge", "cloud"]
@@ -106,6 +108,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         degraded: None, or why a deeper exit did not decide.
         stage_s: seconds spent in each stage.
         payload_bytes: frame payload bytes received from members for this slot.
+        verdicts: what each exit that was asked has said.
     """
 
     slot: int
@@ -121,6 +124,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     degraded: str | None
     stage_s: dict[Stage, float]
     payload_bytes: int
+    verdicts: dict[ExitName, Verdict] = {}
 
 
 class Expired(msgspec.Struct, frozen=True):

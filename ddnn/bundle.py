@@ -48,6 +48,7 @@ from ddnn.measurements import (
     EXITS,
     Accuracy,
     Calibration,
+    ExitDisagreement,
     ExitKey,
     MissingTable,
     Threshold,
@@ -166,6 +167,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         edge_scales: of several edges: logit scale of every `local/k` and every `edge/k`; then
             `exits` holds those of the joins. Not written with one edge or none.
+        disagreement: of every exit but the last, as far as calibration has measured it.
     """
 
     format: Literal[1] = 1
@@ -181,6 +183,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     accuracy: Accuracy | None = None
     calibration: Calibration | None = None
     missing: MissingTable | None = None
+    disagreement: dict[Literal["local", "edge"], ExitDisagreement] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     training: dict[str, str | int | float | bool | None] = {}
     terms: Terms | msgspec.UnsetType = msgspec.UNSET
 
@@ -371,6 +376,8 @@ def _check_consistent(manifest: Manifest) -> None:
         check_calibration(manifest.calibration, exits)
     if manifest.missing:
         check_missing(manifest.missing, cameras)
+    if manifest.disagreement and set(manifest.disagreement) - set(exits[:-1]):
+        raise BundleError("manifest says how often an exit that is not early disagrees")
 
 
 def _check_joins(manifest: Manifest, roles: set[str]) -> None:

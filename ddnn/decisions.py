@@ -2,46 +2,90 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
 from ddnn.errors import WireError
 from ddnn.place import MemberKind
 from ddnn.tier import Decision
+from ddnn.wire import MAX_MEMBERS
+
+#: What decisions and audits are made of; the JSON Schemas in docs/ are made of these.
+SiteName = Annotated[
+    str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$", description="Name of the site.")
+]
+Slot = Annotated[
+    int,
+    msgspec.Meta(ge=-(2**53), le=2**53, description="Slot number: floor(time / period)."),
+]
+Time = Annotated[float, msgspec.Meta(description="Begin of the slot, seconds since 1970.")]
+Tag = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF, description="First 16 bits of the bundle's id.")]
+Probability = Annotated[
+    float, msgspec.Meta(ge=0.0, le=1.0, description="Of the label, at that exit.")
+]
+Entropy = Annotated[
+    float, msgspec.Meta(ge=0.0, le=1.0, description="Normalised entropy at that exit.")
+]
+Number = Annotated[int, msgspec.Meta(ge=0, lt=MAX_MEMBERS)]
+Used = Annotated[
+    tuple[Number, ...],
+    msgspec.Meta(max_length=MAX_MEMBERS, description="Members in the answer."),
+]
+Absent = Annotated[
+    tuple[Number, ...],
+    msgspec.Meta(max_length=MAX_MEMBERS, description="Members with an empty view."),
+]
+Missing = Annotated[
+    tuple[Number, ...], msgspec.Meta(max_length=MAX_MEMBERS, description="Members that are silent.")
+]
+CountedMembers = Annotated[
+    MemberKind,
+    msgspec.Meta(
+        description="What used, absent and missing count: cameras, or edges of a site with several."
+    ),
+]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class PublishedDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision. (site, slot) names it: a second one with the same key is a repeat.
+    """One decision. (site, slot) names it: a second one with the same key is a repeat."""
 
-    Attributes:
-        time_s: begin of the slot, seconds since 1970.
-        label: class name; None when no camera saw anything.
-        exit: `local`, `edge` or `cloud`; None when no camera saw anything.
-        entropy, threshold: normalised entropy at that exit and what it was compared with (None
-            at the last exit, which always answers).
-        members: what the next three count: `cameras`, or `edges` of a site with several.
-        used, absent, missing: members in the answer; with an empty view; silent.
-        degraded: None, or why a deeper exit did not decide.
-        stage_ms: time spent in each stage, milliseconds.
-        payload_bytes: frame payload received from the members for this slot.
-        bundle_tag: tag of the bundle that decided.
-    """
-
-    site: str
-    slot: int
-    time_s: float
-    label: str | None
-    probability: float | None
-    entropy: float | None
-    threshold: float | None
-    exit: str | None
-    members: MemberKind
-    used: tuple[int, ...]
-    absent: tuple[int, ...]
-    missing: tuple[int, ...]
-    degraded: str | None
-    stage_ms: dict[str, float]
-    payload_bytes: int
-    bundle_tag: int
+    site: SiteName
+    slot: Slot
+    time_s: Time
+    label: Annotated[
+        str | None, msgspec.Meta(description="Class name; null when no camera saw anything.")
+    ]
+    probability: Probability | None
+    entropy: Entropy | None
+    threshold: Annotated[
+        Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] | None,
+        msgspec.Meta(
+            description="What the entropy was compared with; null at the last exit, which always "
+            "answers."
+        ),
+    ]
+    exit: Annotated[
+        Literal["local", "edge", "cloud"] | None,
+        msgspec.Meta(description="Whose answer it is; null when no camera saw anything."),
+    ]
+    members: CountedMembers
+    used: Used
+    absent: Absent
+    missing: Missing
+    degraded: Annotated[
+        str | None, msgspec.Meta(description="Null, or why a deeper exit did not decide.")
+    ]
+    stage_ms: Annotated[
+        dict[str, Annotated[float, msgspec.Meta(ge=0.0)]],
+        msgspec.Meta(description="Time spent in each stage, milliseconds."),
+    ]
+    payload_bytes: Annotated[
+        Bytes,
+        msgspec.Meta(description="Frame payload received from the members for this slot."),
+    ]
+    bundle_tag: Tag
 
 
 #: Made once: see `ddnn.bundle`.

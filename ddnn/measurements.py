@@ -69,6 +69,26 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     curve: Annotated[tuple[CurvePoint, ...], msgspec.Meta(max_length=MAX_CURVE_POINTS)] = ()
 
 
+class ExitDisagreement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of the samples that an early exit answers: how often the last exit says otherwise.
+
+    Measured on the validation samples of `Calibration`, with the manifest's thresholds and no
+    camera missing beyond those that see nothing. No label takes part: it is the very number that
+    audits at run time (`ddnn.audit`) measure.
+
+    Attributes:
+        answered: samples that leave at this exit.
+        disagreed: of these, those to which the last exit gives another label.
+    """
+
+    answered: Count
+    disagreed: Count
+
+    def __post_init__(self) -> None:
+        if self.disagreed > self.answered:
+            raise ValueError("more samples disagreed than were answered")
+
+
 class MissingCameras(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Accuracy with some cameras missing, as shares of all samples.
 

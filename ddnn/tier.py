@@ -36,6 +36,7 @@ says nothing of who is alive.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -94,7 +95,7 @@ class _Slot:
     __slots__ = (
         "absent", "asked", "best", "boots", "deadline", "escalation", "features", "gone",
         "held_bytes", "late", "partial", "payload_bytes", "scores", "stage", "stage_began",
-        "stage_s", "step", "steps_left",
+        "stage_s", "step", "steps_left", "verdicts",
     )  # fmt: skip
 
     def __init__(self, now: float, deadline: float, *, late: bool) -> None:
@@ -113,9 +114,15 @@ class _Slot:
         self.gone: set[int] = set()
         self.partial = False
         self.best: Best | None = None
+        self.verdicts: dict[ExitName, Verdict] = {}
         self.escalation = b""
         self.payload_bytes = 0
         self.held_bytes = 0
+
+    def say(self, exit_name: ExitName, verdict: Verdict, used: Iterable[int]) -> None:
+        """An exit has judged: the deepest one so far is the best."""
+        self.best = exit_name, verdict, tuple(sorted(used))
+        self.verdicts[exit_name] = verdict
 
     def enter(self, stage: Stage, now: float, wait_s: float) -> None:
         self.stage_s[self.stage] = now - self.stage_began
@@ -267,7 +274,7 @@ class Tier:
             return []
         self._breaker.succeeded()
         verdict = judge(logits, self.sections.scales["cloud"])
-        state.best = ("cloud", verdict, tuple(sorted(state.features)))
+        state.say("cloud", verdict, state.features)
         return self._decide_best(slot, None, now)
 
     def escalate_again(self) -> list[Action]:
@@ -364,7 +371,7 @@ class Tier:
     def _judge_local(self, state: _Slot) -> None:
         logits = self._local_logits(state)
         verdict = judge(logits, self.sections.scales["local"])
-        state.best = ("local", verdict, tuple(sorted(state.scores)))
+        state.say("local", verdict, state.scores)
 
     def _local_logits(self, state: _Slot) -> I32:
         scores = np.zeros((self.sections.members, self.sections.classes), np.uint8)
@@ -436,7 +443,7 @@ class Tier:
             mask[member] = 1
         logits, upward = self.sections.edge(features, mask)
         verdict = judge(logits, self.sections.scales["edge"])
-        state.best = ("edge", verdict, tuple(sorted(state.features)))
+        state.say("edge", verdict, state.features)
         return logits, upward
 
     def _escalate(self, slot: int, state: _Slot, body: bytes, now: float) -> list[Action]:
@@ -499,6 +506,7 @@ class Tier:
             degraded=degraded,
             stage_s=state.stage_s,
             payload_bytes=state.payload_bytes,
+            verdicts=state.verdicts,
         )
         self.counts["degraded" if degraded else "decided"] += 1
         self.counts[f"exit.{exit_name or 'nothing_seen'}"] += 1

@@ -18,9 +18,9 @@ topic           who writes it                          what
 The last three exist where a site has several edges: its edge gateways are members of the site's
 gateway as cameras are of an edge gateway, which then writes `<site>/q/<n>`.
 
-What people and tools read is JSON under ddnn/<site>/: decision, ledger and ledger/<node> of an
-edge gateway (retained), status/<node> (retained, with a will), model/manifest, model/active and
-model/section/<sha256>/<i> (retained).
+What people and tools read is JSON under ddnn/<site>/: decision, audit and audit/estimate
+(retained), ledger and ledger/<node> of an edge gateway (retained), status/<node> (retained, with
+a will), model/manifest, model/active and model/section/<sha256>/<i> (retained).
 What they write there: settings (retained) and recall, a consumer's request for past decisions.
 check/<node> is a node's own, for `ddnn doctor`. Who may write and read what: ddnn/access.py.
 """
@@ -82,6 +82,14 @@ def answer(site: str) -> str:
 
 def decision(site: str) -> str:
     return f"ddnn/{site}/decision"
+
+
+def audit(site: str) -> str:
+    return f"ddnn/{site}/audit"
+
+
+def audit_estimate(site: str) -> str:
+    return f"ddnn/{site}/audit/estimate"
 
 
 def ledger(site: str) -> str:

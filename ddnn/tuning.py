@@ -21,11 +21,14 @@ class Tuning(
         local_threshold, edge_threshold: T of the exit, within the bundle's calibrated range.
         budget_bytes_s: hold the cameras' frame payload at this many bytes per second by moving
             the local T along the bundle's curve; excludes `local_threshold`.
+        audit_share: of the early exits' decisions, so many are audited; None: as the gateway's own
+            settings say.
     """
 
     local_threshold: Threshold | None = None
     edge_threshold: Threshold | None = None
     budget_bytes_s: Annotated[float, msgspec.Meta(ge=1.0, le=1e9)] | None = None
+    audit_share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] | None = None
 
     def __post_init__(self) -> None:
         if self.local_threshold is not None and self.budget_bytes_s is not None:

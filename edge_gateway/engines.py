@@ -8,9 +8,12 @@ short.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ddnn.audit import EarlyExit
 from ddnn.budget import Curve
+from ddnn.drift import Expected
 from ddnn.place import Place
 from ddnn.tier import Tier
 
@@ -22,6 +25,7 @@ class Engine:
     Attributes:
         place: whose engine it is.
         from_slot: the first slot that is its own.
+        expected: how often its early exits disagree with the deepest one, as calibrated.
         highest: the highest slot that it has taken; -1: none.
         raw_bytes: by member, what the raw views of its cameras would take; empty: not known.
     """
@@ -32,6 +36,7 @@ class Engine:
     classes: tuple[str, ...]
     curve: Curve | None
     from_slot: int
+    expected: Mapping[EarlyExit, Expected] | None = None
     highest: int = -1
     raw_bytes: tuple[int, ...] = ()
 

@@ -20,16 +20,19 @@ While the site changes to another bundle there are two engines, each with slots 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from ddnn import status, topics, tuning, wire
+from ddnn.audit import Audit, EarlyExit
+from ddnn.audit import encode as encode_audit
 from ddnn.breaker import Breaker
 from ddnn.budget import Curve, TrafficBudget
 from ddnn.clock import ClockMonitor
 from ddnn.decisions import describe, encode
+from ddnn.drift import Expected
 from ddnn.errors import ConfigError, WireError
 from ddnn.journal import Accepted, Ended, Memory, Record, Sent
 from ddnn.journal import encode as encode_record
@@ -52,6 +55,7 @@ from ddnn.tier import (
     TierConfig,
 )
 from ddnn.wire import Flag, Frame, Kind
+from edge_gateway.audits import AuditAction, AuditRules, Audits, lacks_features
 from edge_gateway.engines import Engine, Engines
 from edge_gateway.metrics import Tally
 from edge_gateway.probation import Probation
@@ -63,6 +67,8 @@ MAX_WORKERS = 1000
 #: Decisions sent again for one recall, and the shortest time between two of them.
 RECALL_LIMIT = 256
 RECALL_EVERY_S = 0.5
+#: Shortest time between two estimates.
+ESTIMATE_EVERY_S = 1.0
 #: The engine's counters that `Memory.counts` holds across restarts instead.
 _LEDGER = ("opened", "decided", "degraded", "expired", "passed", "exit")
 
@@ -74,6 +80,7 @@ class GatewayRules(msgspec.Struct, frozen=True, kw_only=True):
         window_s: how far a frame's slot may be from this clock.
         outbox_bytes, outbox_age_s: decisions kept for a broker that is away.
         recall_decisions: how many past decisions are kept for consumers that missed some.
+        audits: which decisions are looked at again.
     """
 
     site: str
@@ -83,6 +90,7 @@ class GatewayRules(msgspec.Struct, frozen=True, kw_only=True):
     outbox_bytes: int = 16_000_000
     outbox_age_s: float = 86_400.0
     recall_decisions: int = 1024
+    audits: AuditRules = AuditRules()
 
 
 class Keep(NamedTuple):
@@ -141,6 +149,8 @@ class Gateway:
         self.outbox = Outbox(
             max_bytes=rules.outbox_bytes, max_age_s=rules.outbox_age_s, counts=self.counts
         )
+        self.audits = Audits(rules.site, rules.period_s, rules.audits, self.counts)
+        self._next_estimate = 0.0
         self._tuning = tuning.Tuning()
         self._budget: TrafficBudget | None = None
         self._received_bytes = 0
@@ -197,6 +207,8 @@ class Gateway:
         if member is None:
             self.counts["unknown_member"] += 1
             return []
+        if frame.kind is Kind.FEATURES and slot in self.audits and not on_trial:
+            return self._carry_out_audits(self.audits.on_features(member, slot, frame, now))
         self._received_bytes += len(message.payload)
         if on_trial:
             return self._feed_trial(member, slot, frame, now)
@@ -261,6 +273,8 @@ class Gateway:
             return []
         if self.trial is not None and self._is_on_trial(frame):
             return self._carry_out_trial(self.trial.tier.on_answer(slot, frame, now))
+        if slot in self.audits:
+            return self._carry_out_audits(self.audits.on_answer(slot, frame, now))
         engine = self.engines.of(slot)
         if engine is None:
             return []
@@ -365,6 +379,8 @@ class Gateway:
         effects = self._of_all(lambda tier: tier.on_time(now), now)
         if self.trial is not None:
             effects += self._carry_out_trial(self.trial.tier.on_time(now))
+        effects += self._carry_out_audits(self.audits.on_time(now))
+        effects += self._publish_estimate(now)
         if self.tier and self._budget:
             frames = self.memory.counts["opened"]
             self.tier.thresholds["local"] = self._budget.received(self._received_bytes, frames, now)
@@ -372,13 +388,14 @@ class Gateway:
             effects += self._expire_waiting(wall)
         for engine in self.engines.done(int(wall / self.rules.period_s) - self._window):
             self._count_engine(engine)
+            self.audits.give_up_all("bundle_change", engine)
         for slot in self.outbox.expire(now):
             effects += self._remember(Sent(slot))
         return effects
 
     def next_deadline(self) -> float | None:
         """When `on_time` has a slot to move on, or None."""
-        deadlines = [self.engines.next_deadline()]
+        deadlines = [self.engines.next_deadline(), self.audits.next_deadline()]
         if self.trial is not None:
             deadlines.append(self.trial.tier.next_deadline())
         return min((at for at in deadlines if at is not None), default=None)
@@ -387,6 +404,7 @@ class Gateway:
         """The broker is there (again): hand over the decisions that wait for it."""
         self.connected = True
         self.breaker.probe_now(now)
+        self.audits.changed = True  # a broker may have forgotten what it retained
         return self._send_decisions(now)
 
     def on_disconnected(self) -> None:
@@ -413,6 +431,7 @@ class Gateway:
 
     def close(self, reason: str, now: float) -> list[Effect]:
         """End every open slot (shutdown)."""
+        self.audits.give_up_all(reason)
         return self._of_all(lambda tier: tier.close(reason, now), now)
 
     # -- bundle and settings ---------------------------------------------------------------
@@ -425,6 +444,7 @@ class Gateway:
         wall: float,
         curve: Curve | None = None,
         place: Place | None = None,
+        expected: Mapping[EarlyExit, Expected] | None = None,
         *,
         bundle_id: str = "",
         from_slot: int = 0,
@@ -438,6 +458,7 @@ class Gateway:
             curve: for a traffic budget.
             place: whose sections these are; None: the site's, over cameras 0 to M - 1.
             raw_bytes: by member, what the raw views of its cameras would take.
+            expected: how often early exits disagree at the bundle's own thresholds.
         """
         effects: list[Effect] = []
         if len(self.engines.all) > 1:
@@ -445,6 +466,7 @@ class Gateway:
             effects += self._carry_out(oldest, oldest.tier.close("bundle_change", now), now)
             self.engines.all.remove(oldest)
             self._count_engine(oldest)
+            self.audits.give_up_all("bundle_change", oldest)
         place = place or Place.of_cameras(sections.members)
         config = self._tier_config
         if place.has_parent:
@@ -458,7 +480,10 @@ class Gateway:
             closed=self.memory.closed.copy(),
             has_parent=place.has_parent,
         )
-        engine = Engine(tier, place, bundle_id, classes, curve, from_slot, raw_bytes=raw_bytes)
+        engine = Engine(
+            tier, place, bundle_id, classes, curve, from_slot,
+            raw_bytes=raw_bytes, expected=expected,
+        )  # fmt: skip
         self.engines.add(engine)
         if self.probation is not None:
             self.probation.changed()
@@ -543,6 +568,18 @@ class Gateway:
             self.settings_in_force = wanted
         self._tuning, self._budget = wanted, budget
         newest.tier.thresholds = thresholds
+        self._tune_audits(newest, wanted, sections.thresholds == thresholds and budget is None)
+
+    def _tune_audits(self, engine: Engine, wanted: tuning.Tuning, as_calibrated: bool) -> None:
+        """Audit so many; begin a new estimate where the bundle or its thresholds are new."""
+        share = wanted.audit_share
+        thresholds = None if self._budget else tuple(engine.tier.thresholds.items())
+        self.audits.judge(
+            self.rules.audits.share if share is None else share,
+            (engine.bundle_id, engine.tier.sections.tag, thresholds),
+            engine.tier.sections,
+            engine.expected if as_calibrated else None,
+        )
 
     def _calibrated(self, engine: Engine, name: ExitName, threshold: float) -> float:
         if name not in engine.tier.sections.thresholds:
@@ -609,6 +646,59 @@ class Gateway:
             expiry_s=self._tier_config.answer_wait_s,
         )
 
+    # -- audits ------------------------------------------------------------------------------
+
+    def _begin_audit(
+        self, engine: Engine, decision: Decision, kept: list[Accepted], now: float
+    ) -> list[Effect]:
+        """Look at a decision again, which is out by now."""
+        frames = [(one.member, frame) for one in kept if (frame := _decoded(one.payload))]
+        strained = self._strained(engine)
+        if strained is None and any(frame.flags & Flag.BACKLOG for _, frame in frames):
+            strained = "backlog"
+        if strained is None and self._budget and lacks_features(decision, frames):
+            strained = "budget"
+        return self._carry_out_audits(self.audits.begin(engine, decision, frames, now, strained))
+
+    def _strained(self, engine: Engine) -> str | None:
+        """Why there is no room for an audit beside the real work; None: there is."""
+        if not self.connected:
+            return "broker_away"
+        if 2 * engine.tier.open_slots >= self._tier_config.max_open_slots:
+            return "overload"
+        if engine.tier.sections.has_cloud and self.breaker.state != "closed":
+            return "cloud_down"
+        return None
+
+    def _carry_out_audits(self, actions: list[AuditAction]) -> list[Effect]:
+        effects: list[Effect] = []
+        for action in actions:
+            if isinstance(action, Audit):
+                effects.append(Publish(topics.audit(self.rules.site), encode_audit(action), qos=1))
+                continue
+            if action.slot not in self.audits:
+                continue  # given up at the action before this one
+            engine = self.audits.engine_of(action.slot)
+            if strained := self._strained(engine):
+                self.audits.give_up(action.slot, strained)
+                continue
+            asked = self._ask(engine.tier, engine.place, action)
+            self.audits.sent(action.slot, len(asked.payload))
+            effects.append(asked)
+        return effects
+
+    def _publish_estimate(self, now: float) -> list[Effect]:
+        newest = self.engines.newest
+        if not self.audits.changed or not self.connected or now < self._next_estimate:
+            return []
+        if newest is None or newest.place.has_parent:
+            return []
+        self._next_estimate = now + ESTIMATE_EVERY_S
+        payload = encode_audit(self.audits.estimate())
+        return [Publish(topics.audit_estimate(self.rules.site), payload, qos=1, retain=True)]
+
+    # -- a decision's way out ----------------------------------------------------------------
+
     def _observe(self, engine: Engine, slot: int, decision: Decision | None) -> None:
         """For those who judge bundles: how `slot` has ended."""
         if self.trial is not None:
@@ -628,11 +718,16 @@ class Gateway:
         ]
         if decision.degraded:
             ended.append(f"degraded.{decision.degraded}")
+        # Its frames, which the memory of a slot that has ended does not keep.
+        kept = self.memory.open.get(decision.slot, [])
         # The journal first: a decision that has left must be known after a crash.
         effects = self._remember(Ended(decision.slot, tuple(ended), payload))
         for dropped in self.outbox.put(decision.slot, payload, now):
             effects += self._remember(Sent(dropped))
-        return effects + self._send_decisions(now)
+        effects += self._send_decisions(now)
+        if self.audits.chooses(engine, decision):
+            effects += self._begin_audit(engine, decision, kept, now)
+        return effects
 
     def _send_decisions(self, now: float) -> list[Effect]:
         if not self.connected:
@@ -728,6 +823,7 @@ class Gateway:
             "settings": self.settings_refused,
             "cloud": cloud,
             "canary": self.trial.describe() if self.trial else None,
+            "drift": self.audits.describe(),
         }
         return {name: text for name, text in found.items() if text}
 

@@ -7,6 +7,7 @@ makes them take turns. Effects are carried out under that lock, so that they lea
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from ddnn import status, topics
+from ddnn.audit import EarlyExit
 from ddnn.background import Background
 from ddnn.budget import Curve
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import SiteSettings, boot_id
+from ddnn.drift import Expected, expected_of
 from ddnn.errors import BundleError, ConfigError
 from ddnn.journal_file import JournalFile
 from ddnn.key_files import check_keys, trust_of
@@ -38,6 +41,7 @@ from ddnn.node import GatewaySections
 from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
+from edge_gateway.audits import AuditRules
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
 from edge_gateway.intake import Intake
 from edge_gateway.metrics import samples
@@ -126,6 +130,15 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = 60.0
 
+    audit_share: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0,
+            le=1,
+            description="Share of early decisions for which the later exits are asked as well, "
+            "afterwards, to see how often they disagree; 0: none.",
+        ),
+    ] = 0.01
     canary_every: Annotated[
         int,
         msgspec.Meta(
@@ -168,6 +181,7 @@ class _Staged(NamedTuple):
     curve: Curve | None
     place: Place
     raw_bytes: tuple[int, ...]
+    expected: dict[EarlyExit, Expected]
 
 
 class GatewayService:
@@ -362,6 +376,7 @@ class GatewayService:
             curve,
             place,
             place.raw_bytes(manifest),
+            expected_of(manifest),
         )
 
     def switch(self, bundle: Bundle, from_slot: int) -> None:
@@ -380,6 +395,7 @@ class GatewayService:
                     time.time(),
                     staged.curve,
                     staged.place,
+                    staged.expected,
                     bundle_id=staged.bundle_id,
                     from_slot=from_slot,
                     raw_bytes=staged.raw_bytes,
@@ -577,4 +593,5 @@ def _rules(settings: GatewaySettings) -> GatewayRules:
         ),
         outbox_bytes=settings.outbox_bytes,
         outbox_age_s=settings.outbox_age_s,
+        audits=AuditRules(share=settings.audit_share, key=secrets.token_bytes(16)),
     )

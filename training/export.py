@@ -29,7 +29,7 @@ from training.datasets.base import MultiCameraSet
 from training.describe import describe_section
 from training.fold import fold_block, fold_exits, fold_local, fold_scores
 from training.goal import HIGHEST_ACCURACY, Goal
-from training.measure import Measured, accuracy, calibration, choose, missing_table
+from training.measure import Measured, accuracy, calibration, choose, disagreement, missing_table
 from training.network import SCORE_ZERO, Network
 from training.pictures import picture_section, whole_section
 from training.sections import device_section, local_section, upper_section
@@ -170,6 +170,7 @@ def export(
             for name, info in manifest.exits.items()
         },
         calibration=calibration(measured, goal, choice),
+        disagreement=disagreement(measured, choice.thresholds) or msgspec.UNSET,
     )
     chosen = assemble(encode_manifest(manifest), built.files)
     if len(data.test):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from ddnn.measurements import (
     Accuracy,
     Calibration,
     CurvePoint,
+    ExitDisagreement,
     ExitKey,
     MissingCameras,
     MissingTable,
@@ -141,6 +143,23 @@ def calibration(measured: Measured, goal: Goal, choice: Choice) -> Calibration:
     return Calibration(
         goal=str(goal), samples=len(measured.labels), curve=curve(measured, choice.thresholds)
     )
+
+
+def disagreement(
+    measured: Measured, thresholds: dict[ExitKey, float]
+) -> dict[Literal["local", "edge"], ExitDisagreement]:
+    """Of each exit but the last: how many samples leave there, and are judged otherwise last."""
+    result, present = measured.decided(thresholds)
+    seen = present.any(axis=1)
+    last = next(name for name in reversed(EXITS) if name in result.exits)
+    early: tuple[Literal["local", "edge"], ...] = ("local", "edge")
+    found = {}
+    for name in early:
+        if name in result.exits and name != last:
+            left = seen & (result.exit == name)
+            differs = left & (result.label != result.exits[last].label)
+            found[name] = ExitDisagreement(answered=int(left.sum()), disagreed=int(differs.sum()))
+    return found
 
 
 def accuracy(measured: Measured, thresholds: dict[ExitKey, float]) -> Accuracy:

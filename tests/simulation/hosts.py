@@ -16,6 +16,7 @@ from ddnn.trust import Place, Trust
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.pacing import Pacer
+from edge_gateway.audits import AuditRules
 from edge_gateway.gateway import Gateway, GatewayRules, Keep
 from edge_gateway.probation import Probation
 from edge_gateway.rollouts import Rollouts, announce
@@ -316,6 +317,7 @@ class GatewayHost(Host):
             outbox_bytes=60_000,
             outbox_age_s=600.0,
             recall_decisions=512,
+            audits=AuditRules(share=options.audit_share, key=self.boot.to_bytes(2, "little")),
         )
         self.gateway = Gateway(rules, self.boot, bytes(self.journal), self.mono)
         self.check_restored()

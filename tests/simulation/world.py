@@ -27,6 +27,7 @@ class Options:
         faults: how many are begun in a chaos phase.
         kinds: names of faults to choose from; None: all.
         canary_every: which slots a candidate is tried on; 0: it is not.
+        audit_share: of the early decisions that the gateway audits.
         lossless: whether no decision may lack anything at any time.
     """
 
@@ -41,6 +42,7 @@ class Options:
     faults: int = 5
     kinds: tuple[str, ...] | None = None
     canary_every: int = 0
+    audit_share: float = 0.2
     lossless: bool = False
     ask_at_once: int = 0
     max_open_slots: int = 40
