@@ -65,7 +65,7 @@ paper: setup-training ## the paper's experiments; DATA=set.npz SPLIT=random SEED
 	@$(DDNN) paper --data "$(or $(DATA),generated)" $(if $(SPLIT),--split "$(SPLIT)") \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick) $(OPTIONS)
 
-docs: setup-dev ## write docs/commands.md from the commands' help
+docs: setup-dev ## write docs/commands.md and the JSON Schemas from the program
 	$(BIN)/python scripts/commands_doc.py
 
 bench-sections: setup-dev ## sections beside the float export and torch; DOCS=1: into docs/benchmarks.md
