@@ -664,6 +664,8 @@ class Gateway:
         """Why there is no room for an audit beside the real work; None: there is."""
         if not self.connected:
             return "broker_away"
+        if self.outbox.waiting:
+            return "unsent"
         if 2 * engine.tier.open_slots >= self._tier_config.max_open_slots:
             return "overload"
         if engine.tier.sections.has_cloud and self.breaker.state != "closed":
