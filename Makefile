@@ -66,7 +66,7 @@ paper: setup-training ## the paper's experiments; DATA=set.npz SPLIT=random SEED
 	@$(DDNN) paper --data "$(or $(DATA),generated)" $(if $(SPLIT),--split "$(SPLIT)") \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick) $(OPTIONS)
 
-docs: setup-dev ## write docs/commands.md and docs/metrics.md from the program
+docs: setup-dev ## write docs/commands.md, docs/metrics.md and the JSON Schemas from the program
 	$(BIN)/python scripts/commands_doc.py
 	$(BIN)/python scripts/metrics_doc.py
 

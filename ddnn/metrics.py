@@ -254,6 +254,29 @@ _METRICS = (
     ),
     Metric("ddnn_journal_bytes", "gauge", ("gateway",), "Size of the gateway's journal."),
     Metric("ddnn_journal_errors_total", "counter", ("gateway",), "Writes to it that failed."),
+    Metric(
+        "ddnn_audits_total",
+        "counter",
+        ("gateway",),
+        "Early decisions looked at again: begun, completed, given_up.REASON, skipped.REASON.",
+        ("result",),
+    ),
+    Metric("ddnn_audit_payload_bytes_total", "counter", ("gateway",), "What audits have cost."),
+    Metric(
+        "ddnn_audit_disagreement_ratio",
+        "gauge",
+        ("gateway",),
+        "How often the deepest exit says otherwise than an early one: rate, and the low and high "
+        "end of its 95 % confidence interval.",
+        ("exit", "end"),
+    ),
+    Metric(
+        "ddnn_audit_drift",
+        "gauge",
+        ("gateway",),
+        "1 while that is more than the bundle, or its first audits, let expect.",
+        ("exit",),
+    ),
     # -- a camera
     Metric(
         "ddnn_summaries_total",

@@ -481,15 +481,9 @@ class Gateway:
             has_parent=place.has_parent,
         )
         engine = Engine(
-            tier,
-            place,
-            bundle_id,
-            classes,
-            curve,
-            from_slot,
-            raw_bytes=raw_bytes,
-            expected=expected,
-        )
+            tier, place, bundle_id, classes, curve, from_slot,
+            raw_bytes=raw_bytes, expected=expected,
+        )  # fmt: skip
         self.engines.add(engine)
         if self.probation is not None:
             self.probation.changed()

@@ -30,7 +30,7 @@ REFUSED = {
 }  # fmt: skip
 _DROPPED = {"outbox.overflow": "overflow", "outbox.expired": "expired"}
 _KNOWN = (
-    *("opened", "open", "unsent", "journal_errors", "exit.", "outbox."),
+    *("opened", "open", "unsent", "journal_errors", "exit.", "outbox.", "audit."),
     *("degraded.", "expired.", *ENDS, *REFUSED),
 )
 
@@ -85,6 +85,7 @@ def samples(gateway: Gateway) -> list[Sample]:
     found += metrics.others(counts, _KNOWN)
     found += _distributions("ddnn_decision_entropy_ratio", tally.entropy)
     found += _distributions("ddnn_stage_seconds", tally.stage_s)
+    found += _audits(gateway, counts)
     newest = gateway.engines.newest
     if newest is not None:
         alive = newest.tier.alive()
@@ -96,6 +97,25 @@ def samples(gateway: Gateway) -> list[Sample]:
             Sample("ddnn_member_up", float(member in alive), (newest.place.node(member),))
             for member in range(len(newest.place.numbers))
         ]
+    return found
+
+
+def _audits(gateway: Gateway, counts: Mapping[str, int]) -> list[Sample]:
+    audits = {name: n for name, n in counts.items() if name != "audit.payload_bytes"}
+    found = metrics.prefixed("ddnn_audits_total", audits, "audit.")
+    cost = counts.get("audit.payload_bytes", 0)
+    found.append(Sample("ddnn_audit_payload_bytes_total", cost))
+    changed = gateway.audits.changed
+    estimate = gateway.audits.estimate()
+    gateway.audits.changed = changed  # it is still to be published
+    for each in estimate.exits:
+        ends = {"rate": each.all.rate, "low": each.all.low, "high": each.all.high}
+        found += [
+            Sample("ddnn_audit_disagreement_ratio", value, (each.exit, end))
+            for end, value in ends.items()
+            if value is not None
+        ]
+        found.append(Sample("ddnn_audit_drift", float(each.drift), (each.exit,)))
     return found
 
 

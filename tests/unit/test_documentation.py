@@ -28,6 +28,8 @@ def test_every_topic_is_in_the_protocol():
         topics.escalation("<site>"),
         topics.answer("<site>"),
         topics.decision("<site>"),
+        topics.audit("<site>"),
+        topics.audit_estimate("<site>"),
         topics.ledger("<site>"),
         topics.manifest("<site>"),
         topics.active("<site>"),
