@@ -69,6 +69,21 @@ SCENARIOS = {
         quiet_s=120.0,
         kinds=("roll_out",),
     ),
+    "several slots in a message": Options(
+        episodes=3,
+        faults=6,
+        summary_delay_s=3.0,
+        max_open_slots=120,
+        kinds=(
+            "device_crash",
+            "device_partition",
+            "gateway_crash",
+            "bad_network",
+            "clock_step_device",
+            "replays",
+            "roll_out",
+        ),
+    ),
     "overload": Options(
         episodes=2,
         faults=6,
