@@ -79,9 +79,13 @@ class TierConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_open_bytes: int = 64_000_000
     remembered_slots: int = 4096
 
-    def below_a_parent(self) -> TierConfig:
-        """The same for a node with a parent, which waits as `above_nodes` says."""
-        return msgspec.structs.replace(self, parent_wait_s=3 * self.summary_wait_s + 1.0)
+    def below_a_parent(self, delay_s: float = 0.0) -> TierConfig:
+        """The same for a node with a parent, which waits as `above_nodes` says.
+
+        Args:
+            delay_s: how long other nodes' members may hold reports back.
+        """
+        return msgspec.structs.replace(self, parent_wait_s=3 * self.summary_wait_s + 1.0 + delay_s)
 
     def above_nodes(self) -> TierConfig:
         """The same for a node whose members are nodes that wait for members of their own.

@@ -65,14 +65,18 @@ class FloodGuard:
         """Whether what comes from this node is not to be looked at."""
         return node in self._out
 
-    def on_message(self, node: str, size_bytes: int, now: float) -> bool:
-        """Count a message of a node that is listened to; True: shut it out from now on."""
+    def on_message(self, node: str, size_bytes: int, now: float, reports: int = 1) -> bool:
+        """Count a message of a node that is listened to; True: shut it out from now on.
+
+        Args:
+            reports: one that reports on several slots is as much work as so many.
+        """
         if node in self._out:
             return False
         full = _Bucket(self.burst, self.burst_bytes, now)
         before = self._buckets.get(node, full)
         passed = max(0.0, now - before.at)
-        messages = min(full.messages, before.messages + passed * self.rate_per_s) - 1.0
+        messages = min(full.messages, before.messages + passed * self.rate_per_s) - reports
         size = min(full.size_bytes, before.size_bytes + passed * BYTES_PER_S) - size_bytes
         self._buckets[node] = _Bucket(messages, size, now)
         if messages >= 0.0 and size >= 0.0 and not self._is_alone(node, now):

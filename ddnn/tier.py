@@ -4,7 +4,8 @@ Pure: no clock, socket, disk or log. The shell passes the time in with every cal
 the actions that come back. One frame's way, from top to bottom:
 
 1. `on_summary` opens the slot with the first member's report. The summary stage ends when every
-   member believed alive has reported, or `summary_wait_s` after the slot opened.
+   member believed alive has reported, or `summary_wait_s` after the slot opened; that much later
+   as members may hold reports back to send several in one message.
 2. The local exit judges the scores of the members that saw something. Sure: decided.
 3. Otherwise those members are asked for their features, and only those: all at once, or a few at
    a time, the ones with the clearest scores first, until the edge exit is sure. The stage ends
@@ -188,8 +189,22 @@ class Tier:
 
     # -- messages --------------------------------------------------------------------------
 
-    def on_summary(self, member: int, slot: int, frame: Frame, now: float) -> list[Action]:
-        """A member reports on `slot`."""
+    def on_summary(
+        self,
+        member: int,
+        slot: int,
+        frame: Frame,
+        now: float,
+        *,
+        delay_s: float = 0.0,
+        head_bytes: int = wire.HEADER_BYTES,
+    ) -> list[Action]:
+        """A member reports on `slot`.
+
+        Args:
+            delay_s: how much longer other members may hold their reports back.
+            head_bytes: what it cost beside its body.
+        """
         if not self._acceptable(member, frame, Kind.SUMMARY):
             return []
         absent = bool(frame.flags & _ABSENT)
@@ -210,7 +225,7 @@ class Tier:
             if backlog and self._is_full(len(frame.body)):
                 self.counts["backlog_refused"] += 1
                 return actions
-            wait_s = self.config.backlog_wait_s if backlog else self.config.summary_wait_s
+            wait_s = self.config.backlog_wait_s if backlog else self.config.summary_wait_s + delay_s
             state = _Slot(now, now + wait_s, late=backlog)
             self._open[slot] = state
             self.counts["opened"] += 1
@@ -225,7 +240,7 @@ class Tier:
             state.absent.add(member)
         else:
             state.scores[member] = frame.body
-        self._accepted(state, frame)
+        self._accepted(state, frame, head_bytes)
         return actions + self._shed(now) + self._advance(slot, now)
 
     def on_features(self, member: int, slot: int, frame: Frame, now: float) -> list[Action]:
@@ -251,7 +266,7 @@ class Tier:
         else:
             state.features[member] = frame.body
             state.partial |= bool(frame.flags & _PARTIAL)
-        self._accepted(state, frame)
+        self._accepted(state, frame, wire.HEADER_BYTES)
         return self._shed(now) + self._advance(slot, now)
 
     def on_answer(self, slot: int, frame: Frame, now: float) -> list[Action]:
@@ -559,8 +574,8 @@ class Tier:
         late = (slot for slot, state in self._open.items() if state.late)
         return next(late, next(iter(self._open)))
 
-    def _accepted(self, state: _Slot, frame: Frame) -> None:
-        state.payload_bytes += wire.HEADER_BYTES + len(frame.body)
+    def _accepted(self, state: _Slot, frame: Frame, head_bytes: int) -> None:
+        state.payload_bytes += head_bytes + len(frame.body)
         state.held_bytes += len(frame.body)
         self.held_bytes += len(frame.body)
         self.counts["accepted"] += 1

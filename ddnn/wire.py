@@ -25,6 +25,7 @@ Bodies, by kind:
                  packed features of the members there, ascending, all of
                  one length
 5    ANSWER      one i32 logit per class (times the manifest's scale)
+6    SUMMARIES   summaries of several slots: `ddnn.summaries`
 ===  ==========  ==========================================================
 
 The same table, with golden bytes, is in docs/protocol.md.
@@ -59,6 +60,7 @@ class Kind(IntEnum):
     REQUEST = 3
     ESCALATION = 4
     ANSWER = 5
+    SUMMARIES = 6
 
 
 class Flag(IntFlag):

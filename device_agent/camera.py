@@ -4,6 +4,11 @@ One view's way, from top to bottom: `due` says when; `begin` names its slot; the
 summary; `finish` sends it, or puts it aside while the broker is away, and hands out a few of those
 that were put aside.
 
+**Delay.** With `delay_s` a summary waits for others, and those of several slots leave in one
+message (`ddnn.summaries`). Slots are grouped by their numbers, so that all cameras of a site send
+at the same time and its gateway has a slot's reports together. A group leaves when its last slot
+has been shown, at the latest when its time is over.
+
 **Outages.** A summary that could not be sent goes to a bounded outbox and is sent afterwards,
 flagged BACKLOG, acknowledged (QoS 1), at most `backlog_per_s` a second, after the fresh one. When
 a connection is lost, the summaries of the last `unsure_s` seconds join them: QoS 0 does not tell
@@ -20,7 +25,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from ddnn import topics, wire
+from ddnn import summaries, topics, wire
 from ddnn.clock import ClockMonitor
 from ddnn.errors import WireError
 from ddnn.message import Message, Publish
@@ -38,6 +43,7 @@ class CameraRules(NamedTuple):
             gateway's slot window would be refused.
         backlog_per_s: how fast they leave afterwards.
         unsure_s: how long a summary may have been on a dead connection without notice.
+        delay_s: how long one may wait for others to share its message.
     """
 
     site: str
@@ -46,6 +52,12 @@ class CameraRules(NamedTuple):
     outbox_age_s: float = 30.0
     backlog_per_s: float = 20.0
     unsure_s: float = 10.0
+    delay_s: float = 0.0
+
+    @property
+    def slots_per_message(self) -> int:
+        """How many slots' summaries share a message."""
+        return summaries.slots_per_message(self.delay_s, self.period_s)
 
 
 class Camera:
@@ -75,6 +87,9 @@ class Camera:
         self._recent: deque[tuple[float, int, bytes]] = deque()
         self._allowance = 0.0
         self._allowed_at: float | None = None
+        self._group = rules.slots_per_message
+        self._held: list[tuple[int, bytes]] = []
+        self._held_until = 0.0
 
     # -- views -----------------------------------------------------------------------------
 
@@ -106,10 +121,7 @@ class Camera:
         sent: list[Publish] = []
         if summary is not None:
             if self.connected:
-                self.agent.counts["summaries_sent"] += 1
-                self.agent.counts["payload_bytes"] += len(summary)
-                self._recent.append((now, slot, summary))
-                sent.append(Publish(self._topic, summary))
+                sent += self._hold(slot, summary, wall, now)
             else:
                 self._put_aside(slot, summary, now)
         if shadow is not None and self.connected:
@@ -117,6 +129,36 @@ class Camera:
         while self._recent and now - self._recent[0][0] > self.rules.unsure_s:
             self._recent.popleft()
         return sent + self.on_time(now)
+
+    def _hold(self, slot: int, summary: bytes, wall: float, now: float) -> list[Publish]:
+        """Let a summary wait for others of its group; the messages that are due now."""
+        sent: list[Publish] = []
+        if self._held and not self._shares(slot, summary):
+            sent += self._let_go(now)
+        if not self._held:
+            over = (slot // self._group + 1) * self._group * self.rules.period_s
+            self._held_until = now + max(0.0, over - wall)
+        self._held.append((slot, summary))
+        return sent + (self._let_go(now) if (slot + 1) % self._group == 0 else [])
+
+    def _shares(self, slot: int, summary: bytes) -> bool:
+        """Whether it can share a message with those that are held: group, bundle and boot."""
+        last, held = self._held[-1]
+        same = held[2:6] == summary[2:6]  # bundle tag and boot id
+        return same and slot > last and slot // self._group == last // self._group
+
+    def _let_go(self, now: float) -> list[Publish]:
+        """Send what is held."""
+        held, self._held = self._held, []
+        message = summaries.join([summary for _, summary in held])
+        self._recent.extend((now, slot, summary) for slot, summary in held)
+        self.agent.counts["summaries_sent"] += len(held)
+        self.agent.counts["payload_bytes"] += len(message)
+        return [Publish(self._topic, message)]
+
+    def close(self, now: float) -> list[Publish]:
+        """Send what is held (the process ends)."""
+        return self._let_go(now) if self._held and self.connected else []
 
     def on_request(self, message: Message, wall: float) -> list[Publish]:
         """The gateway asks for features. May be called while a view is taken."""
@@ -143,24 +185,28 @@ class Camera:
             for sent_at, slot, summary in self._recent:
                 if now - sent_at <= self.rules.unsure_s:
                     self._put_aside(slot, summary, now)
+            for slot, summary in self._held:
+                self._put_aside(slot, summary, now)
+        self._held.clear()
         self._recent.clear()
         self.connected = False
 
     def on_time(self, now: float) -> list[Publish]:
-        """Hand out what waits, as slowly as the rules say."""
+        """Hand out what waits: a group whose time is over; backlog as slowly as the rules say."""
+        sent = self._let_go(now) if self._held and now >= self._held_until else []
         before = now if self._allowed_at is None else self._allowed_at
         self._allowed_at = now
         allowance = self._allowance + (now - before) * self.rules.backlog_per_s
         self._allowance = min(allowance, self.rules.backlog_per_s)
         self.outbox.expire(now)
         if not self.connected or self._allowance < 1.0:
-            return []
+            return sent
         held = self.outbox.take(now, int(self._allowance))
         self._allowance -= len(held)
         for one in held:
             self.agent.counts["backlog_sent"] += 1
             self.agent.counts["payload_bytes"] += len(one.payload)
-        return [
+        return sent + [
             Publish(self._topic, one.payload, qos=1, keep=True, receipt=one.key) for one in held
         ]
 
@@ -186,5 +232,7 @@ class Camera:
             self.agent.restart()
             self.agent.counts["outbox.relabelled"] += self.outbox.clear()
             self._recent.clear()
+            self.agent.counts["dropped_clock_step"] += len(self._held)
+            self._held.clear()
             self.pacer.clock_stepped()
         return step

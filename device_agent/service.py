@@ -50,9 +50,24 @@ class DeviceSettings(CameraSettings, frozen=True, kw_only=True, forbid_unknown_f
     """Settings of `ddnn device`."""
 
     ring_slots: Annotated[
-        int, msgspec.Meta(ge=1, le=4096, description="Slots whose features are kept for requests.")
+        int,
+        msgspec.Meta(
+            ge=1,
+            le=4096,
+            description="Slots whose features are kept for requests; those of summary_delay_s "
+            "are added.",
+        ),
     ] = 64
     factory_bundle: FactoryBundle = ""
+    summary_delay_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0,
+            le=10,
+            description="How long a summary may wait to share a message with others, seconds; the "
+            "same for a site's nodes. 0: each is sent at once.",
+        ),
+    ] = 0.0
     send_images: Annotated[
         bool,
         msgspec.Meta(
@@ -114,18 +129,24 @@ class DeviceService:
         self._stop = stop
         self._source = open_source(settings)
         self._viewer = make_viewer(settings, self._source)
+        rules = CameraRules(
+            site=settings.site,
+            period_s=settings.period_s,
+            outbox_bytes=settings.outbox_bytes,
+            outbox_age_s=settings.outbox_age_s,
+            backlog_per_s=settings.backlog_per_s,
+            unsure_s=1.5 * settings.keepalive_s,
+            delay_s=settings.summary_delay_s,
+        )
         self._agent = Agent(
-            settings.camera, boot_id(), settings.ring_slots, send_images=settings.send_images
+            settings.camera,
+            boot_id(),
+            # Features are asked for when the summary has come.
+            settings.ring_slots + rules.slots_per_message,
+            send_images=settings.send_images,
         )
         self._camera = Camera(
-            CameraRules(
-                site=settings.site,
-                period_s=settings.period_s,
-                outbox_bytes=settings.outbox_bytes,
-                outbox_age_s=settings.outbox_age_s,
-                backlog_per_s=settings.backlog_per_s,
-                unsure_s=1.5 * settings.keepalive_s,
-            ),
+            rules,
             self._agent,
             Pacer(settings.period_s, live=self._source.live),
         )
@@ -195,6 +216,8 @@ class DeviceService:
                 self._wait(LOOK_EVERY_S)
         finally:
             self._notifier.stopping()
+            with self._lock:
+                self._send(self._camera.close(time.monotonic()))
             self._report(state="offline")
             self._client.stop()
             if self._metrics:

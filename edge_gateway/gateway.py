@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ddnn import status, topics, tuning, wire
+from ddnn import status, summaries, topics, tuning, wire
 from ddnn.audit import Audit, EarlyExit
 from ddnn.audit import encode as encode_audit
 from ddnn.breaker import Breaker
@@ -81,6 +81,7 @@ class GatewayRules(msgspec.Struct, frozen=True, kw_only=True):
         outbox_bytes, outbox_age_s: decisions kept for a broker that is away.
         recall_decisions: how many past decisions are kept for consumers that missed some.
         audits: which decisions are looked at again.
+        summary_delay_s: how long cameras may hold summaries back to send several together.
     """
 
     site: str
@@ -91,6 +92,7 @@ class GatewayRules(msgspec.Struct, frozen=True, kw_only=True):
     outbox_age_s: float = 86_400.0
     recall_decisions: int = 1024
     audits: AuditRules = AuditRules()
+    summary_delay_s: float = 0.0
 
 
 class Keep(NamedTuple):
@@ -100,6 +102,24 @@ class Keep(NamedTuple):
 
 
 Effect = Publish | Keep
+
+
+class _Report(NamedTuple):
+    """One frame of a member, alone or out of a message with several.
+
+    Attributes:
+        number: of the node, in the topic.
+        slot: whole slot number.
+        payload: its bytes as if it had come alone.
+        head_bytes: what it cost beside its body.
+    """
+
+    topic: str
+    number: int
+    slot: int
+    frame: Frame
+    payload: bytes
+    head_bytes: int = wire.HEADER_BYTES
 
 
 class Recall(msgspec.Struct, frozen=True):
@@ -144,7 +164,13 @@ class Gateway:
         self._window = max(1, round(rules.window_s / rules.period_s))
         # A frame of a closed slot must be known as late for as long as it can arrive.
         remembered = 2 * self._window + rules.tier.max_open_slots
-        self._tier_config = msgspec.structs.replace(rules.tier, remembered_slots=remembered)
+        together = summaries.slots_per_message(rules.summary_delay_s, rules.period_s)
+        self._tier_config = msgspec.structs.replace(
+            rules.tier,
+            remembered_slots=remembered,
+            # One message that is lost is so many slots.
+            silent_after_slots=rules.tier.silent_after_slots * together,
+        )
         self.memory = Memory(remembered, rules.recall_decisions)
         self.outbox = Outbox(
             max_bytes=rules.outbox_bytes, max_age_s=rules.outbox_age_s, counts=self.counts
@@ -191,7 +217,6 @@ class Gateway:
         received = self._decode(message, wall)
         if received is None:
             return []
-        frame, slot = received
         number = topics.member_of(message.topic)
         if self.tier is None:
             self.counts["frames_without_bundle"] += 1
@@ -199,20 +224,66 @@ class Gateway:
         if number is None:
             self.counts["malformed"] += 1
             return []
+        frame, slot = received
+        if frame.kind is not Kind.SUMMARIES:
+            report = _Report(message.topic, number, slot, frame, message.payload)
+            return self._on_report(report, now, wall)
+        effects: list[Effect] = []
+        near = int(wall / self.rules.period_s)
+        for report in self._reports_in(message, number, slot, frame):
+            if abs(report.slot - near) > self._window:
+                self.counts["out_of_window"] += 1
+                continue
+            effects += self._on_report(report, now, wall)
+        return effects
+
+    def _reports_in(self, message: Message, number: int, slot: int, frame: Frame) -> list[_Report]:
+        """The frames of a message with summaries of several slots, as if they had come alone."""
+        try:
+            frames = summaries.split(frame)
+        except WireError:
+            self.counts["malformed"] += 1
+            return []
+        # Its own bytes are the first one's; that all of them add up is what counts.
+        own = len(message.payload) - sum(len(each.body) for each in frames)
+        return [
+            _Report(
+                message.topic,
+                number,
+                slot + (each.slot - frame.slot) % wire.SLOT_MODULUS,
+                each,
+                wire.encode(
+                    each.kind,
+                    tag=each.tag,
+                    boot=each.boot,
+                    slot=each.slot,
+                    flags=each.flags,
+                    body=each.body,
+                ),
+                0 if n else own,
+            )
+            for n, each in enumerate(frames)
+        ]
+
+    def _on_report(self, report: _Report, now: float, wall: float) -> list[Effect]:
+        slot, frame = report.slot, report.frame
         if slot in self._waiting:  # of a bundle that is not here yet after a restart
             self.counts["wrong_tag"] += 1
             return []
         on_trial = self._is_on_trial(frame)
-        member = self._member(message.topic, number, slot, on_trial=on_trial)
+        member = self._member(report.topic, report.number, slot, on_trial=on_trial)
         if member is None:
             self.counts["unknown_member"] += 1
             return []
         if frame.kind is Kind.FEATURES and slot in self.audits and not on_trial:
             return self._carry_out_audits(self.audits.on_features(member, slot, frame, now))
-        self._received_bytes += len(message.payload)
+        self._received_bytes += report.head_bytes + len(frame.body)
         if on_trial:
             return self._feed_trial(member, slot, frame, now)
-        return self._feed(member, slot, frame, message.payload, now)
+        delay_s = 0.0
+        if self.rules.summary_delay_s:
+            delay_s = max(0.0, slot * self.rules.period_s + self.rules.summary_delay_s - wall)
+        return self._feed(member, report, now, delay_s)
 
     def _member(self, topic: str, number: int, slot: int, *, on_trial: bool) -> int | None:
         """Index of the node that wrote a frame, among the members of the slot's engine."""
@@ -223,21 +294,22 @@ class Gateway:
             return None
         return place.member(number)
 
-    def _feed(
-        self, member: int, slot: int, frame: Frame, payload: bytes, now: float
-    ) -> list[Effect]:
+    def _feed(self, member: int, report: _Report, now: float, delay_s: float = 0.0) -> list[Effect]:
+        slot, frame = report.slot, report.frame
         engine = self.engines.of(slot)
         assert engine is not None
         tier = engine.tier
         accepted = tier.counts["accepted"]
         if frame.kind is Kind.SUMMARY:
-            actions = tier.on_summary(member, slot, frame, now)
+            actions = tier.on_summary(
+                member, slot, frame, now, delay_s=delay_s, head_bytes=report.head_bytes
+            )
         else:
             actions = tier.on_features(member, slot, frame, now)
         effects: list[Effect] = []
         if tier.counts["accepted"] != accepted:
             engine.highest = max(engine.highest, slot)
-            effects = self._remember(Accepted(slot, member, payload))
+            effects = self._remember(Accepted(slot, member, report.payload))
         return effects + self._carry_out(engine, actions, now)
 
     def _is_on_trial(self, frame: Frame) -> bool:
@@ -470,7 +542,7 @@ class Gateway:
         place = place or Place.of_cameras(sections.members)
         config = self._tier_config
         if place.has_parent:
-            config = config.below_a_parent()
+            config = config.below_a_parent(self.rules.summary_delay_s)
         elif place.kind == "edges":
             config = config.above_nodes()
         tier = Tier(
@@ -787,7 +859,8 @@ class Gateway:
                 for kept, frame in decoded:
                     # As backlog: it says nothing of who is alive now, and others may still report.
                     frame = frame._replace(flags=frame.flags | Flag.BACKLOG)
-                    effects += self._feed(kept.member, slot, frame, kept.payload, now)
+                    report = _Report("", kept.member, slot, frame, kept.payload)
+                    effects += self._feed(kept.member, report, now)
             if slot not in self.memory.open and slot not in self.memory.closed:
                 effects += self._remember(Ended(slot, ("expired", "expired.restart")))
             else:

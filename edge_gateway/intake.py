@@ -14,6 +14,7 @@ from ddnn import topics
 from ddnn.flood import FloodGuard
 from ddnn.message import Message
 from ddnn.place import gateway_node
+from ddnn.summaries import reports_in
 from ddnn.wire import MAX_MEMBERS
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ class Intake:
             return True
         if self._guard.is_out(node):
             return False  # still on its way when it was shut out
-        if not self._guard.on_message(node, len(message.payload), now):
+        size_bytes, reports = len(message.payload), reports_in(message.payload)
+        if not self._guard.on_message(node, size_bytes, now, reports):
             return True
         log.error("%s sends far too much: not listened to for a while", node)
         # All in one packet: each one more would wait its turn behind the flood.

@@ -82,6 +82,15 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
         float,
         msgspec.Meta(ge=0.001, le=60, description="Longest wait for a slot's summaries, seconds."),
     ] = 0.5
+    summary_delay_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0,
+            le=10,
+            description="How long cameras may hold summaries back to send several together, "
+            "seconds: the longest of their summary_delay_s.",
+        ),
+    ] = 0.0
     features_wait_s: Annotated[
         float, msgspec.Meta(ge=0.001, le=60, description="Longest wait for features, seconds.")
     ] = 1.0
@@ -602,4 +611,5 @@ def _rules(settings: GatewaySettings) -> GatewayRules:
         outbox_bytes=settings.outbox_bytes,
         outbox_age_s=settings.outbox_age_s,
         audits=AuditRules(share=settings.audit_share, key=secrets.token_bytes(16)),
+        summary_delay_s=settings.summary_delay_s,
     )

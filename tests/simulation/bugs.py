@@ -72,11 +72,11 @@ def duplicates_are_counted_twice(patch):
     """A repeated summary is taken as one more, and its slot's ledger entry too."""
     right = Tier.on_summary
 
-    def wrong(self, member, slot, frame, now):
+    def wrong(self, member, slot, frame, now, **options):
         state = self._open.get(slot)
         if state is not None and member in state.boots:
             self.counts["opened"] += 1
-        return right(self, member, slot, frame, now)
+        return right(self, member, slot, frame, now, **options)
 
     patch.setattr(Tier, "on_summary", wrong)
 

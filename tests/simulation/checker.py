@@ -124,7 +124,7 @@ class Checker:
     def _check_stages(self, decision):
         waited = sum(decision.stage_ms.values()) / 1000
         was_stopped = self.world.now - waited <= self.world.gateway.resumed_at
-        if waited > LONGEST_SLOT_S and not was_stopped:
+        if waited > LONGEST_SLOT_S + self.world.options.summary_delay_s and not was_stopped:
             self.fail(f"slot {decision.slot} stayed open for {waited:.1f} s")
         self._check_nobody_waits_for_the_dead(decision)
         gone = self.cloud_gone_from
@@ -203,7 +203,7 @@ class Checker:
                 self.fail(f"{one.name} runs version {one.feed.version}, not {version}")
         begun = 10.0 if world.options.lossless else self.quiet_from + 1.0
         first = int((1_800_000_000.0 + begun) / period_s)
-        last = int((1_800_000_000.0 + world.now - 5.0) / period_s)
+        last = int((1_800_000_000.0 + world.now - 5.0 - world.options.summary_delay_s) / period_s)
         everyone = set(range(world.options.cameras))
         for slot in range(first, last):
             payload, at = host.ended.get(slot, (None, None))
@@ -215,10 +215,13 @@ class Checker:
                     continue  # not all need be asked when a few are enough
                 self.fail(f"slot {slot} of a quiet phase lacks something: {payload.decode()}")
             took = at - (slot * period_s - 1_800_000_000.0)
-            if took > QUIET_LATENCY_S:
+            if took > QUIET_LATENCY_S + world.options.summary_delay_s:
                 self.fail(f"slot {slot} of a quiet phase took {took:.2f} s")
         for slot, at in host.accepted.items():
-            if slot not in host.ended and world.now - at > LONGEST_SLOT_S + 1.0:
+            if (
+                slot not in host.ended
+                and world.now - at > LONGEST_SLOT_S + 1.0 + world.options.summary_delay_s
+            ):
                 self.fail(f"slot {slot} was accepted and neither decided nor expired")
         for slot, (payload, at) in host.ended.items():
             if payload is not None and world.now - at > 5.0:

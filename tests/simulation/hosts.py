@@ -201,11 +201,12 @@ class Device(Host):
 
     def boot_up(self):
         rules = self.world.options
-        self.agent = Agent(self.number, self.boot, 16, self.make_section)
+        together = int(rules.summary_delay_s / rules.period_s)
+        self.agent = Agent(self.number, self.boot, 16 + together, self.make_section)
         self.camera = Camera(
             CameraRules(
                 SITE, rules.period_s, outbox_bytes=400, outbox_age_s=30.0, backlog_per_s=4.0,
-                unsure_s=6.0,
+                unsure_s=6.0, delay_s=rules.summary_delay_s,
             ),
             self.agent,
             Pacer(rules.period_s, live=True),
@@ -320,6 +321,7 @@ class GatewayHost(Host):
             outbox_age_s=600.0,
             recall_decisions=512,
             audits=AuditRules(share=options.audit_share, key=self.boot.to_bytes(2, "little")),
+            summary_delay_s=options.summary_delay_s,
         )
         self.gateway = Gateway(rules, self.boot, bytes(self.journal), self.mono)
         self.check_restored()

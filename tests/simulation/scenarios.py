@@ -86,6 +86,21 @@ SCENARIOS = {
     "audits alone": Options(
         episodes=2, faults=4, audit_share=1.0, lossless=True, kinds=("roll_out",)
     ),
+    "several slots in a message": Options(
+        episodes=3,
+        faults=6,
+        summary_delay_s=3.0,
+        max_open_slots=120,
+        kinds=(
+            "device_crash",
+            "device_partition",
+            "gateway_crash",
+            "bad_network",
+            "clock_step_device",
+            "replays",
+            "roll_out",
+        ),
+    ),
     "overload": Options(
         episodes=2,
         faults=6,

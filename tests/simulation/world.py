@@ -29,6 +29,7 @@ class Options:
         canary_every: which slots a candidate is tried on; 0: it is not.
         audit_share: of the early decisions that the gateway audits.
         lossless: whether no decision may lack anything at any time.
+        summary_delay_s: how long cameras may hold summaries back to send several together.
     """
 
     cameras: int = 6
@@ -46,6 +47,7 @@ class Options:
     lossless: bool = False
     ask_at_once: int = 0
     max_open_slots: int = 40
+    summary_delay_s: float = 0.0
 
 
 class World:
