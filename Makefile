@@ -4,9 +4,10 @@
 #   PYTHON=program  Python to make it with (the first python3 that is 3.11 or later)
 #   DATA=file       data set of `demo` and `paper` (the built-in one), SPLIT=name one of its splits
 #   MOSQUITTO=file  broker program (found, or fetched into the virtual environment)
+#   CHROMIUM=file   browser for tests of pages (the same)
 
 VENV ?= .venv
-export VENV PYTHON MOSQUITTO
+export VENV PYTHON MOSQUITTO CHROMIUM
 BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
