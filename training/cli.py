@@ -326,20 +326,21 @@ def _run(
     start: Start,
 ) -> _Made | None:
     """What was made; None in a process that only helps the first one."""
-    import torch  # seconds to import; `--help` and mistaken options need none of it
-
-    from training import ranks
-    from training.checkpoint import Checkpoint, fingerprint
     from training.datasets.load import load
-    from training.export import Label, export
-    from training.run_folder import CHECKPOINT, RunFolder, new_run_folder
-    from training.train import EpochResult
-    from training.train import train as train_network
 
     # Not the training's seed: another seed must not move test samples into the training part.
     samples = load(data, split=split)
     if len(samples.train) < 4:
         raise DdnnError(f"data set {samples.name} has no training part worth the name")
+    import torch  # seconds to import; `--help`, mistaken options and refused data need none of it
+
+    from training import ranks
+    from training.checkpoint import Checkpoint, fingerprint
+    from training.export import Label, export
+    from training.run_folder import CHECKPOINT, RunFolder, new_run_folder
+    from training.train import EpochResult
+    from training.train import train as train_network
+
     if cameras:
         # True: one, which has not been named.
         which = (one_camera(samples),) if cameras is True else cameras

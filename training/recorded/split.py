@@ -8,6 +8,7 @@ a block of another part are left out.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +20,14 @@ VALIDATION_SHARE = 0.15
 #: Samples in a block, and the number of blocks, if there are enough samples for it.
 BLOCK_SAMPLES = 8
 BLOCKS = (6, 40)
+#: A block has at least this share of the usual number of samples.
+LEAST_BLOCK = 0.6
+#: A pause is so many times as long as the median time between two samples.
+PAUSE = 5.0
 #: Between samples of different parts: so much, but no more than this share of a block.
 GUARD_S = 30.0
 GUARD_SHARE = 0.05
-_TRIES = 400
+_TRIES = 200
 _FIT, _VALIDATION, _TEST = range(3)
 
 
@@ -67,23 +72,21 @@ def by_time(
 
 
 def _blocks(times: npt.NDArray[np.float64]) -> Index:
-    """Block number of each of N samples in time: blocks of equal size, cut at pauses nearby."""
+    """Block number of each of N samples in time.
+
+    First cut at every pause; long stretches are cut further, short ones joined with the next.
+    """
     n = len(times)
-    wanted = int(np.clip(n // BLOCK_SAMPLES, *BLOCKS))
-    size = n / wanted
+    size = n / int(np.clip(n // BLOCK_SAMPLES, *BLOCKS))
     gaps = np.diff(times)
-    cuts: set[int] = set()
-    for number in range(1, wanted):
-        middle, reach = round(number * size), int(size / 3)
-        low, high = max(1, middle - reach), min(n - 1, middle + reach)
-        if low <= high:
-            near = gaps[low - 1 : high]
-            longest = np.flatnonzero(near == near.max()) + low
-            cuts.add(int(longest[np.argmin(np.abs(longest - middle))]))
-    numbers = np.zeros(n, np.int64)
-    for cut in cuts:
-        numbers[cut:] += 1
-    return numbers
+    pauses = np.flatnonzero(gaps > PAUSE * np.median(gaps)) + 1 if len(gaps) else []
+    cuts = [0]
+    for begin, end in pairwise([0, *pauses, n]):
+        pieces = max(1, round((end - begin) / size))
+        for cut in np.linspace(begin, end, pieces + 1).round().astype(int)[1:]:
+            if cut - cuts[-1] >= LEAST_BLOCK * size or cut == n:
+                cuts.append(int(cut))
+    return np.repeat(np.arange(len(cuts) - 1), np.diff(cuts)).astype(np.int64)
 
 
 def _counts(block: Index, labels: npt.NDArray[np.int64], blocks: int) -> Index:
