@@ -98,8 +98,10 @@ def test_folder_is_read_through_the_one_interface_with_its_validation_part(folde
     assert np.array_equal(validation, data.validation)
     assert len(fit)
     assert not set(fit) & set(data.test)
-    half = data.subset(np.concatenate([data.validation, data.test]))
-    assert len(half.train) == len(half.validation) == len(data.validation)
+    part = data.subset(np.concatenate([data.validation, data.test, fit[:3]]))
+    assert len(part.train) == len(data.validation) + 3
+    assert np.array_equal(part.images[part.validation], data.images[data.validation])
+    assert data.subset(data.validation).validation is None, "nothing is left to fit"
 
 
 def test_data_set_keeps_its_validation_part_in_a_file(folder, tmp_path):

@@ -125,14 +125,17 @@ class MultiCameraSet:
         index out of range or named twice.
         """
         index = np.asarray(index, np.int64)
-        validation = self.validation
-        if validation is not None:
-            validation = np.flatnonzero(np.isin(index, validation)).astype(np.int64)
         _check(
             index.ndim == 1 and index.size > 0 and index.min() >= 0 and index.max() < len(self),
             f"a subset needs indices within 0..{len(self) - 1}",
         )
         _check(np.unique(index).size == index.size, "a subset names a sample twice")
+        train = np.flatnonzero(np.isin(index, self.train)).astype(np.int64)
+        validation = None
+        if self.validation is not None:
+            validation = np.flatnonzero(np.isin(index, self.validation)).astype(np.int64)
+            # Without one of the two there is nothing to keep apart.
+            validation = validation if 0 < validation.size < train.size else None
         return replace(
             self,
             images=self.images[index],
@@ -140,9 +143,9 @@ class MultiCameraSet:
             seen=self.seen[index],
             present=self.present[index],
             name=self.name if name is None else name,
-            train=np.flatnonzero(np.isin(index, self.train)).astype(np.int64),
+            train=train,
             test=np.flatnonzero(np.isin(index, self.test)).astype(np.int64),
-            validation=validation if validation is None or validation.size else None,
+            validation=validation,
         )
 
     def select_cameras(self, cameras: list[int]) -> "MultiCameraSet":

@@ -25,7 +25,7 @@ KEYS_SCRIPT = """
 <script>
 document.addEventListener('keydown', (event) => {
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest('input, textarea, [role=listbox], [role=combobox]')) return;
+  if (event.target.closest?.('input, textarea, [role=listbox], [role=combobox]')) return;
   const shown = document.querySelector('[data-slot]');
   emitEvent('label_key', {key: event.key, slot: shown ? shown.dataset.slot : null});
 });
@@ -82,11 +82,17 @@ def make_app(folder: Path, scenes: Scenes, labels: Labels, source: str) -> FastA
             region if region.is_file() else path, headers={"Cache-Control": "max-age=3600"}
         )
 
-    def root() -> None:
+    @ui.page("/")
+    def page() -> None:
         _Page(folder.resolve().name, scenes, labels, source).build()
 
-    ui.run_with(app, root=root, title=f"Labels: {folder.resolve().name}", dark=None,
-                show_welcome_message=False, reconnect_timeout=30)  # fmt: skip
+    ui.run_with(
+        app,
+        title=f"Labels: {folder.resolve().name}",
+        dark=None,
+        show_welcome_message=False,
+        reconnect_timeout=30,
+    )
     return app
 
 
