@@ -109,15 +109,10 @@ test-deploy: setup-dev ## deploy to a container with systemd by ssh: upgrades, f
 	@scripts/fetch-host build/deploy-host || { [ $$? = 3 ] && echo "skipped: see above"; exit; }; \
 		DDNN_TEST_DEPLOY=1 $(BIN)/pytest tests/deploy
 
-collect: ## HOSTS="pi@cam0 pi@cam1": bring recordings home into OUT (recordings), RECORDINGS=folder on them
+collect: setup ## HOSTS="pi@cam0 pi@cam1": bring recordings home into OUT (recordings), RECORDINGS=folder on them
 	@test -n "$(HOSTS)" || { echo 'name the cameras: make collect HOSTS="pi@cam0 pi@cam1"'; exit 2; }
-	@mkdir -p "$(or $(OUT),recordings)/train/unsorted"
-	@for host in $(HOSTS); do \
-		rsync -rt --exclude='.*' --exclude='table-*' \
-			--rsync-path='sudo rsync' "$$host:$(or $(RECORDINGS),/var/lib/ddnn/device/recordings)/*/" \
-			"$(or $(OUT),recordings)/train/unsorted/" || exit 1; \
-	done
-	@echo "sort the samples of $(or $(OUT),recordings)/train/unsorted into train/<class> and test/<class>"
+	@$(DDNN) collect $(HOSTS) --out "$(or $(OUT),recordings)" \
+		$(if $(RECORDINGS),--recordings "$(RECORDINGS)")
 
 clean: ## remove build products and caches (the virtual environment stays)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,8 +5,9 @@
     DIR/<date>/table-<camera>.csv            slot, time, why it was kept, how old the frame was
 
 Dates are UTC. Slots have the same numbers on all cameras, so that folders of several cameras laid
-over each other give samples of several views. A view in which nothing was is not kept: to the
-training a camera without a picture is an absent one, as it was to the gateway.
+over each other give samples of several views. Of a view in which the gate saw nothing there is no
+picture, only a row `absent`: to the training a camera without a picture is an absent one, as it
+was to the gateway, but a person must be able to tell it from one that was switched off.
 
 Nothing here leaves the machine by itself, and nothing of it delays a slot: files are written on a
 thread of their own, and what it cannot keep up with is dropped and counted.
@@ -36,6 +37,10 @@ REMEMBERED = 32
 #: Pictures that may wait for the disk: an SD card can stall for seconds.
 QUEUED = 16
 COLUMNS = ("slot", "time", "camera", "reason", "frame_age_ms")
+#: The reason in the row of a view in which the gate saw nothing.
+ABSENT = "absent"
+#: Tables of days without pictures are kept for the last so many days.
+TABLE_DAYS = 31
 
 
 class HourlyLimit:
@@ -58,10 +63,10 @@ class HourlyLimit:
 
 
 class _Kept(NamedTuple):
-    """One view that is to be written."""
+    """One view that is to be written; without an image, its row in the table."""
 
     slot: int
-    image: Image
+    image: Image | None
     picture: Image | None
     reason: str
     age_s: float
@@ -95,6 +100,8 @@ class Recorder:
         self._framing = framing
         self.chosen = 0
         self._limit = HourlyLimit(settings.record_per_hour)
+        # Of their own: an empty scene must not use up what objects are to be recorded with.
+        self._absent_limit = HourlyLimit(settings.record_per_hour)
         self._lock = threading.Lock()
         self._remembered: OrderedDict[int, tuple[View, float]] = OrderedDict()
         self._queue: queue.Queue[_Kept | None] = queue.Queue(QUEUED)
@@ -104,10 +111,13 @@ class Recorder:
 
     def saw(self, slot: int, view: View, at_s: float, now: float) -> None:
         """The view of the slot that began at `at_s`; kept if its number says so."""
-        if view.image is None:
-            return
         age_s = at_s - view.frame.captured_s
-        if self._every and slot % self._every == 0:
+        chosen = self._every and slot % self._every == 0
+        if view.image is None:
+            if chosen and self._absent_limit.take(now):
+                self._enqueue(_Kept(slot, None, None, ABSENT, age_s))
+            return
+        if chosen:
             self._keep(slot, view, age_s, "every", now)
         elif self._unsure:
             with self._lock:
@@ -133,29 +143,38 @@ class Recorder:
         self._thread.join(5.0)
 
     def _keep(self, slot: int, view: View, age_s: float, reason: str, now: float) -> None:
-        assert view.image is not None
         with self._lock:
             allowed = self._limit.take(now)
         if not allowed:
             self.counts["record_limited"] += 1
             return
         picture = view.frame.image if self._region_px else None
+        self.chosen += self._enqueue(_Kept(slot, view.image, picture, reason, age_s))
+
+    def _enqueue(self, kept: _Kept) -> bool:
         try:
-            self._queue.put_nowait(_Kept(slot, view.image, picture, reason, age_s))
-            self.chosen += 1
+            self._queue.put_nowait(kept)
         except queue.Full:
             self.counts["record_dropped"] += 1
+            return False
+        return True
 
     def _write(self) -> None:
         while (kept := self._queue.get()) is not None:
             try:
+                when = datetime.fromtimestamp(kept.slot * self._period_s, UTC)
+                why = kept.reason, round(1000 * kept.age_s)
+                if kept.image is None:
+                    self._shelf.note(kept.slot, when, why)
+                    self.counts["record_absent"] += 1
+                    continue
                 region = None if kept.picture is None else self._framing.cut(kept.picture)
                 self._shelf.put(
                     kept.slot,
-                    datetime.fromtimestamp(kept.slot * self._period_s, UTC),
+                    when,
                     png(kept.image),
                     None if region is None else png(region, self._region_px),
-                    (kept.reason, round(1000 * kept.age_s)),
+                    why,
                 )
             except (OSError, ValueError) as error:
                 if not self.counts["record_errors"]:
@@ -216,8 +235,21 @@ class Shelf:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_whole(path, data)
             self._add(path, len(data))
-        table = day / f"table-{self._camera}.csv"
+        self.note(slot, when, why)
+        while self.bytes > self._limit and len(self._files) > len(files):
+            self._drop_oldest()
+
+    def note(self, slot: int, when: datetime, why: tuple[str, int]) -> None:
+        """Write one slot's row into the day's table.
+
+        Raises:
+            OSError: as `put`.
+        """
+        table = self._folder / when.strftime("%Y-%m-%d") / f"table-{self._camera}.csv"
         fresh = not table.exists()
+        if fresh:
+            self._forget_old_tables()
+            table.parent.mkdir(exist_ok=True)
         with table.open("a", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             if fresh:
@@ -225,8 +257,15 @@ class Shelf:
             reason, age_ms = why
             stamp = when.isoformat(timespec="milliseconds")
             rows.writerow((slot, stamp, self._camera, reason, age_ms))
-        while self.bytes > self._limit and len(self._files) > len(files):
-            self._drop_oldest()
+
+    def _forget_old_tables(self) -> None:
+        """A table goes with its day's last picture; where there never was one, with its age."""
+        tables = sorted(self._folder.glob(f"*/table-{self._camera}.csv"))
+        for table in tables[:-TABLE_DAYS]:
+            if not any(table.parent.glob(f"*/{self._camera}.png")):
+                table.unlink()
+                if not any(table.parent.iterdir()):
+                    table.parent.rmdir()
 
     def _add(self, path: Path, size: int) -> None:
         self._files.append((path, size))

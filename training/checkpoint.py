@@ -26,6 +26,8 @@ def fingerprint(
     sha = hashlib.sha256()
     for part in (data.images, data.labels, data.seen, data.present, data.train):
         sha.update(np.ascontiguousarray(part).data)
+    if data.validation is not None:
+        sha.update(np.ascontiguousarray(data.validation).data)
     sha.update(json.dumps([asdict(network_options), asdict(options)]).encode())
     return sha.hexdigest()
 

@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,6 +28,7 @@ from training.options import (
     describe,
     shape,
 )
+from training.own.defaults import next_version, take_folder
 from training.preset import Preset, as_text, one_camera, preset, presets
 from training.resume import COMMAND, Start, command_line, resumed
 
@@ -124,7 +126,15 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     epilog="\b\nPresets:\n"
     + "\n".join(f"  {name:22} {each.title}" for name, each in presets().items())
 )
+@click.argument(
+    "folder",
+    required=False,
+    is_eager=True,
+    callback=take_folder,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
 @click.option("--data", required=True, help="generated, or a path to a data set.")
+@click.option("--site", help="The site that it is for: its name, and the next of its versions.")
 @click.option("--split", help="Which of the data set's splits, where it has several.")
 @click.option(
     "--preset",
@@ -206,7 +216,13 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Go on with the run in this folder, with the options that it was begun with.",
 )
-@click.option("--name", help="Name of the bundle; by default the data set's.")
+@click.option(
+    "--learning-curve/--no-learning-curve",
+    default=True,
+    show_default=True,
+    help="With FOLDER: train on half and a quarter of it too, to see whether more would help.",
+)
+@click.option("--name", help="Name of the bundle; by default the site's or the data set's.")
 @click.option("--version", type=click.IntRange(1, 2**53), default=1, show_default=True)
 @click.option(
     "--run-dir",
@@ -219,7 +235,9 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
 def train(
     ctx: click.Context,
     *,
+    folder: Path | None,
     data: str,
+    site: str | None,
     split: str | None,
     chosen_preset: str | None,
     cameras: tuple[int, ...] | None,
@@ -233,15 +251,21 @@ def train(
     run_dir: Path,
     resume: Path | None,
     device: str,
+    learning_curve: bool,
     **options: Any,
 ) -> None:
     """Train a network on a data set and write it as a bundle, ready for `ddnn publish`.
+
+    FOLDER is one of `ddnn collect` that has been labelled: then the data set, --out, --run-dir,
+    epochs and filters need not be given, and a report says whether the bundle is good enough.
 
     The test split is touched once, at the end, with the exported sections. A run that was killed
     goes on with --resume. Under torchrun (torchrun --nproc-per-node 2 -m ddnn train ...) all
     processes train one network, and the first one writes it.
     """
     _refuse_to_overwrite(out)
+    if folder is not None and ctx.get_parameter_source("version") is ParameterSource.DEFAULT:
+        version = next_version(site, out)
     begin = preset(chosen_preset) if chosen_preset else Preset(title="", topology=topology)
     chosen = AUGMENTATIONS[augmentation] | begin.training
     for key in [key for key in options if hasattr(_DEFAULTS, key)]:
@@ -259,18 +283,32 @@ def train(
         wanted = Goal.parse(goal)
         made = _run(
             console, data, split, cameras or begin.one_camera, topology, network, training,
-            wanted, name, version, run_dir, start,
+            wanted, name or site, version, run_dir, start,
         )  # fmt: skip
     except KeyboardInterrupt:
         console.print(f"interrupted: no bundle was written to {out}")
         sys.exit(130)
     if made is None:
         return
-    bundle, run = made
+    bundle, run = made.bundle, made.run
     write_folder(out, bundle)
     console.print(f"bundle {bundle.bundle_id[:12]} in {out}; metrics and curves in {run}")
+    if folder is not None:
+        from training.own.report import write_report
+
+        report = write_report(run, folder, made.bundle, made.network, training, learning_curve)
+        console.print(f"is it good enough? {report}")
+        console.print(f"next: ddnn publish {out} --site {site or 'SITE'}")
     if bundle.manifest.calibration and bundle.manifest.calibration.goal != str(wanted):
         sys.exit(1)
+
+
+class _Made(NamedTuple):
+    """A training's results; the run's folder has its metrics."""
+
+    bundle: Bundle
+    run: Path
+    network: NetworkOptions
 
 
 def _run(
@@ -286,22 +324,23 @@ def _run(
     version: int,
     run_dir: Path,
     start: Start,
-) -> tuple[Bundle, Path] | None:
-    """The bundle and its run folder; None in a process that only helps the first one."""
-    import torch  # seconds to import; `--help` and mistaken options need none of it
-
-    from training import ranks
-    from training.checkpoint import Checkpoint, fingerprint
+) -> _Made | None:
+    """What was made; None in a process that only helps the first one."""
     from training.datasets.load import load
-    from training.export import Label, export
-    from training.run_folder import CHECKPOINT, RunFolder, new_run_folder
-    from training.train import EpochResult
-    from training.train import train as train_network
 
     # Not the training's seed: another seed must not move test samples into the training part.
     samples = load(data, split=split)
     if len(samples.train) < 4:
         raise DdnnError(f"data set {samples.name} has no training part worth the name")
+    import torch  # seconds to import; `--help`, mistaken options and refused data need none of it
+
+    from training import ranks
+    from training.checkpoint import Checkpoint, fingerprint
+    from training.export import Label, export
+    from training.run_folder import CHECKPOINT, RunFolder, new_run_folder
+    from training.train import EpochResult
+    from training.train import train as train_network
+
     if cameras:
         # True: one, which has not been named.
         which = (one_camera(samples),) if cameras is True else cameras
@@ -382,7 +421,7 @@ def _run(
         console.print(f"{error}; its thresholds are for the highest accuracy instead")
         bundle = export(network, samples, validation, label, HIGHEST_ACCURACY)
     _print_result(console, bundle)
-    return bundle, run.path
+    return _Made(bundle, run.path, network_options)
 
 
 def _refuse_to_overwrite(out: Path) -> None:

@@ -77,6 +77,9 @@ def run_with_only(extra, *args):
         ("admin", "pki"),
         ("admin", "site"),
         ("training", "dataset"),
+        ("label", "collect"),
+        ("label", "label"),
+        ("label", "evaluate"),
         ("training", "train"),
         ("training", "paper"),
     ],
@@ -96,7 +99,7 @@ def test_command_whose_extra_is_missing_says_what_to_install(command, extra):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("extra", ["device", "edge", "cloud", "demo"])
+@pytest.mark.parametrize("extra", ["device", "edge", "cloud", "demo", "label"])
 def test_torch_never_comes_with_a_runtime_extra(extra):
     assert "torch" not in requirements("ddnn", extra)
     assert "torch" in requirements("ddnn", "training")

@@ -244,3 +244,29 @@ def test_recording_without_a_folder_says_which_option():
     result = CliRunner().invoke(main, ["device", "record", "--camera", "0", "--source", "folder:."])
     assert result.exit_code == 1
     assert "--record-dir" in result.output
+
+
+def test_slots_in_which_the_gate_saw_nothing_leave_a_row_within_a_limit_of_their_own(tmp_path):
+    one = recorder(tmp_path, record_every=10, record_per_hour=2)
+    for slot in range(100, 141):
+        seen = view(slot) if slot == 110 else View(None, Frame(picture(0), float(slot)))
+        one.saw(slot, seen, slot, float(slot))
+    one.close()
+    rows = list(csv.DictReader((tmp_path / "1970-01-01/table-2.csv").open()))
+    assert [(row["slot"], row["reason"]) for row in rows] == [
+        ("100", "absent"), ("110", "every"), ("120", "absent"),
+    ]  # fmt: skip
+    assert slots(tmp_path) == [110]
+    assert one.counts["record_absent"] == 2
+
+
+def test_tables_of_days_without_pictures_do_not_pile_up(tmp_path):
+    shelf = Shelf(tmp_path, 2, 10**6)
+    shelf.put(0, datetime(2026, 1, 1, tzinfo=UTC), png(picture(0)), None, ("every", 0))
+    for day in range(100):
+        when = datetime.fromtimestamp(DAY.timestamp() + day * 86_400, UTC)
+        shelf.note(day, when, ("absent", 0))
+    tables = sorted(tmp_path.glob("*/table-2.csv"))
+    assert len(tables) == recording.TABLE_DAYS + 2
+    assert tables[0].parent.name == "2026-01-01", "that day has a picture"
+    assert len(list(tmp_path.iterdir())) == len(tables)

@@ -35,7 +35,9 @@ class MultiCameraSet:
     images: (N, D, H, W, C) uint8; labels: (N,) int64, index into `classes`;
     seen: (N, D) bool, the object is in that view; present: (N, D) bool, the camera delivered a
     picture (False where the view is blank, all zero; then the object is not seen either);
-    train, test: int64 indices of disjoint sets of samples.
+    train, test: int64 indices of disjoint sets of samples; validation: those of `train` that choose
+    model and thresholds, or None: they are drawn at random. Pictures taken one after the other are
+    nearly the same: of a recording they must be other times.
 
     Raises DataError when the parts do not fit together.
     """
@@ -48,6 +50,7 @@ class MultiCameraSet:
     name: str
     train: NDArray[np.int64]
     test: NDArray[np.int64]
+    validation: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -93,6 +96,14 @@ class MultiCameraSet:
             shared.size == 0,
             f"train and test share {shared.size} samples (first: {shared[:3].tolist()})",
         )
+        if self.validation is not None:
+            _check(
+                isinstance(self.validation, np.ndarray)
+                and self.validation.dtype == np.int64
+                and np.isin(self.validation, self.train).all()
+                and 0 < np.unique(self.validation).size == self.validation.size < self.train.size,
+                "validation must be an int64 index of some samples of train, each once",
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -119,6 +130,12 @@ class MultiCameraSet:
             f"a subset needs indices within 0..{len(self) - 1}",
         )
         _check(np.unique(index).size == index.size, "a subset names a sample twice")
+        train = np.flatnonzero(np.isin(index, self.train)).astype(np.int64)
+        validation = None
+        if self.validation is not None:
+            validation = np.flatnonzero(np.isin(index, self.validation)).astype(np.int64)
+            # Without one of the two there is nothing to keep apart.
+            validation = validation if 0 < validation.size < train.size else None
         return replace(
             self,
             images=self.images[index],
@@ -126,8 +143,9 @@ class MultiCameraSet:
             seen=self.seen[index],
             present=self.present[index],
             name=self.name if name is None else name,
-            train=np.flatnonzero(np.isin(index, self.train)).astype(np.int64),
+            train=train,
             test=np.flatnonzero(np.isin(index, self.test)).astype(np.int64),
+            validation=validation,
         )
 
     def select_cameras(self, cameras: list[int]) -> "MultiCameraSet":
@@ -160,6 +178,7 @@ class MultiCameraSet:
                 name=np.array(self.name),
                 train=self.train.astype(np.int32),
                 test=self.test.astype(np.int32),
+                **({} if self.validation is None else {"validation": self.validation}),
             )
 
 
@@ -187,5 +206,10 @@ def stratified_split(
 def split_validation(
     data: MultiCameraSet, share: float = 0.15, seed: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split the training indices into (fit, validation), stratified by label; test untouched."""
+    """Split the training indices into (fit, validation); test untouched.
+
+    As the data set says, and else stratified by label.
+    """
+    if data.validation is not None:
+        return np.setdiff1d(data.train, data.validation), np.sort(data.validation)
     return stratified_split(data.labels, data.train, share, seed)

@@ -122,7 +122,7 @@ def fits_plain(arrays: Arrays) -> bool:
 
 def read_plain(arrays: Arrays, name: str, seed: int) -> MultiCameraSet:
     """X uint8 (N, D, H, W, C) or (N, D, C, H, W), y (N,); optional classes, seen, present (N, D),
-    name, train and test; without the last two, a stratified 80/20 split by the seed.
+    name, train, test and validation; without train and test, a stratified 80/20 split by the seed.
     """
     images = np.ascontiguousarray(_channels_last(arrays["X"]))
     labels = _whole(arrays["y"], "y")
@@ -140,6 +140,7 @@ def read_plain(arrays: Arrays, name: str, seed: int) -> MultiCameraSet:
         name=str(arrays["name"]) if "name" in arrays else name,
         train=train,
         test=test,
+        validation=arrays["validation"].astype(np.int64) if "validation" in arrays else None,
     )
 
 

@@ -12,6 +12,8 @@ from training.datasets import layouts
 from training.datasets.base import MultiCameraSet, describe
 from training.datasets.folders import read_folder
 from training.datasets.generated import built_in_path, generate
+from training.datasets.recorded import read_recorded
+from training.recorded.views import TABLE
 
 EXPECTED = """Data sets are read in these layouts:
   generated              the built-in one, by this name
@@ -23,7 +25,8 @@ EXPECTED = """Data sets are read in these layouts:
                          where not seen
   .npz  X_train, y_train, X_test, y_test
                          single pictures [n, H, W] or [n, H, W, 3], cut into a grid of cameras
-  folder                 train|test/<class>/<sample>/<camera>.png"""
+  folder                 train|test/<class>/<sample>/<camera>.png
+  folder                 of `ddnn collect` and `ddnn label`"""
 
 
 def load(
@@ -50,7 +53,7 @@ def load(
     path = Path(source)
     if path.is_dir():
         _no_split(split, str(path))
-        return read_folder(path)
+        return read_recorded(path) if (path / TABLE).is_file() else read_folder(path)
     if not path.exists():
         raise DataError(f"there is no data set at {path}\n{EXPECTED}")
     return _read_npz(path, split, seed, grid)
