@@ -189,3 +189,10 @@ def split_validation(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split the training indices into (fit, validation), stratified by label; test untouched."""
     return stratified_split(data.labels, data.train, share, seed)
+
+
+def evenly(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """`index`, or of a longer one `most` entries at even distances."""
+    if len(index) <= most:
+        return index
+    return index[np.linspace(0, len(index) - 1, most).astype(int)]
