@@ -168,8 +168,10 @@ class ConvP(nn.Module):
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """(N, in, H, W) -> (N, out, ceil(H / 2), ceil(W / 2)) of -1/+1."""
+        # Channels last halves the time of convolution and pooling on few channels on a CPU.
+        x = x.contiguous(memory_format=torch.channels_last)
         pooled = functional.max_pool2d(self.conv(x), 3, stride=2, padding=1)
-        return ste_sign(self.norm(pooled, present))
+        return ste_sign(self.norm(pooled.contiguous(), present))
 
 
 class FC(nn.Module):

@@ -23,7 +23,7 @@ from ddnn.measurements import (
     MissingTable,
 )
 from training.calibrate import Cases, Choice, calibrate, candidates, cases_of, with_missing
-from training.datasets.base import MultiCameraSet
+from training.datasets.base import MultiCameraSet, evenly
 from training.goal import Goal
 from training.traffic import camera_bytes, cloud_bytes, sizes_of
 
@@ -203,9 +203,7 @@ def missing_table(
     bundle: Bundle, data: MultiCameraSet, validation: npt.NDArray[np.int64]
 ) -> MissingTable:
     """`missing_entry` of every set, on the test split, or without one on validation samples."""
-    index = data.test if len(data.test) else validation
-    if len(index) > MISSING_SAMPLES:
-        index = index[np.linspace(0, len(index) - 1, MISSING_SAMPLES).astype(int)]
+    index = evenly(data.test if len(data.test) else validation, MISSING_SAMPLES)
     measured = Measured(bundle, data, index)
     thresholds = thresholds_of(bundle.manifest)
     return MissingTable(

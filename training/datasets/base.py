@@ -213,3 +213,10 @@ def split_validation(
     if data.validation is not None:
         return np.setdiff1d(data.train, data.validation), np.sort(data.validation)
     return stratified_split(data.labels, data.train, share, seed)
+
+
+def evenly(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """`index`, or of a longer one `most` entries at even distances."""
+    if len(index) <= most:
+        return index
+    return index[np.linspace(0, len(index) - 1, most).astype(int)]
