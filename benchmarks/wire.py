@@ -109,7 +109,7 @@ def measure(
         with (
             BenchSite(
                 folder / "site", bundle, folder / "replay.npz", period_s=PERIOD_S, tls=tls,
-                device_options=delay, gateway_options=(*WAITS, *delay), 
+                device_options=delay, gateway_options=(*WAITS, *delay),
                 offloaders=cameras * len(offloads),
             ) as site,
             Capture(site.broker.port) as capture,
