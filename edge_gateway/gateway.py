@@ -282,7 +282,9 @@ class Gateway:
             return self._feed_trial(member, slot, frame, now)
         delay_s = 0.0
         if self.rules.summary_delay_s:
-            delay_s = max(0.0, slot * self.rules.period_s + self.rules.summary_delay_s - wall)
+            # Of a camera whose clock is ahead no longer than of any other.
+            age_s = max(0.0, wall - slot * self.rules.period_s)
+            delay_s = max(0.0, self.rules.summary_delay_s - age_s)
         return self._feed(member, report, now, delay_s)
 
     def _member(self, topic: str, number: int, slot: int, *, on_trial: bool) -> int | None:
