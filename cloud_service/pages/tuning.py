@@ -1,0 +1,257 @@
+"""Moving a running site's threshold or its traffic budget, with the promise shown first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nicegui import ui
+from nicegui.events import GenericEventArguments
+
+from cloud_service import prediction
+from cloud_service.pages import charts
+from cloud_service.pages.look import Box, Button, Card, Text
+from cloud_service.pages.now import put
+from cloud_service.prediction import Prediction
+from cloud_service.views import BundleView, SiteView
+from cloud_service.words import duration, share, shorten, size
+from ddnn import topics, tuning
+from ddnn.errors import DdnnError
+from ddnn.tuning import Tuning
+
+#: Sends a message: topic, payload, retain.
+Send = Callable[[str, bytes, bool], object]
+#: Changes that can be undone one by one.
+MAX_UNDO = 20
+#: A gateway answers within a second or two; later than this something is wrong.
+PATIENCE_S = 10.0
+
+
+class TuningPanel:
+    """Threshold and budget of one site.
+
+    Args:
+        site: its name.
+        send: publishes.
+        allowed: whether whoever sits there may change anything; asked again at each change.
+    """
+
+    def __init__(self, site: str, send: Send, allowed: Callable[[], bool]) -> None:
+        self._site, self._send, self._allowed = site, send, allowed
+        self._view: SiteView | None = None
+        self._bundle: BundleView | None = None
+        self._points: tuple[Prediction, ...] = ()
+        self._undo: list[Tuning] = []
+        self._asked_s: float | None = None
+        self._linked = True
+        with Card("settings", "Threshold and traffic"):
+            # What the gateway makes of a change is said to those who do not see it, too.
+            self._state = Text("p", "", "", role="status")
+            self._none = Text("p", "", "soft small")
+            self._controls = Box("div")
+            with self._controls:
+                self._threshold_part()
+                self._budget_part()
+                with Box("div", "row"):
+                    self._undo_button = Button("Undo", "button plain")
+                    self._undo_button.on("click", self._take_back)
+                    self._own_button = Button("Back to the bundle's own", "button plain")
+                    self._own_button.on("click", self._back_to_own)
+
+    def _threshold_part(self) -> None:
+        with Box("fieldset", "", role="group", aria_label="Threshold"):
+            Text("h3", "Threshold of the first exit")
+            self._value = Text("p", "", "num")
+            self._slider = ui.slider(min=0, max=1, step=1, value=0, on_change=self._moved)
+            self._slider.props["aria-label"] = "Threshold along the calibrated curve"
+            self._promise = Box("dl", "stats")
+            with self._promise:
+                self._promises: dict[str, Text] = {}
+                for name in ("Accuracy", "Decided at", "Cameras send", "To the cloud"):
+                    with Box("div"):
+                        Text("dt", name)
+                        self._promises[name] = Text("dd", "–")
+            self._chart = ui.echart({}, renderer="svg").classes("chart")
+            self._apply = Button("Apply this threshold")
+            self._apply.on("click", self._apply_threshold)
+
+    def _budget_part(self) -> None:
+        with Box("fieldset", "", role="group", aria_label="Traffic budget"):
+            Text("h3", "Or a traffic budget")
+            Text(
+                "p",
+                "The gateway moves the threshold so that all cameras together send so much.",
+                "soft small",
+            )
+            with Box("div", "row"):
+                label = Text("label", "Bytes per second")
+                self._budget = Box(
+                    "input", "field num", type="number", min="1", max="1000000000", step="1",
+                    inputmode="numeric",
+                )  # fmt: skip
+                label.props["for"] = self._budget.html_id
+                # Not as it is typed: a number is not complete before the field is left.
+                self._budget.on("change", self._budget_typed, ["target.value"])
+                self._budget_button = Button("Apply this budget")
+                self._budget_button.on("click", self._apply_budget)
+            self._budget_said = Text("p", "", "small", role="status")
+        self._wanted: float | None = None
+
+    # -- what the reader does ------------------------------------------------------------------
+
+    def _moved(self) -> None:
+        self._show_choice()
+
+    def _budget_typed(self, event: GenericEventArguments) -> None:
+        try:
+            self._wanted = float(str(event.args["target"]["value"]))
+        except (KeyError, TypeError, ValueError):
+            self._wanted = None
+        if self._wanted is not None and not 1 <= self._wanted <= 1e9:
+            self._wanted = None
+        self._show_budget()
+        self._show_buttons()
+
+    def _apply_threshold(self) -> None:
+        point = self._chosen()
+        if point is not None and self._bundle is not None and self._view is not None:
+            asked = self._view.settings.asked
+            self._ask(prediction.with_threshold(asked, self._bundle, point.threshold))
+
+    def _apply_budget(self) -> None:
+        if self._wanted is not None and self._view is not None:
+            self._ask(prediction.with_budget(self._view.settings.asked, self._wanted))
+
+    def _back_to_own(self) -> None:
+        if self._view is not None:
+            self._ask(prediction.without_changes(self._view.settings.asked))
+
+    def _take_back(self) -> None:
+        if self._undo:
+            self._ask(self._undo.pop(), undoing=True)
+
+    def _ask(self, wanted: Tuning, *, undoing: bool = False) -> None:
+        """Publish settings; the gateway's status says what has become of them."""
+        if self._view is None:
+            return
+        if not self._allowed():
+            self._state.show("You may not change settings: sign in as an operator.", "bad")
+            return
+        if not undoing:
+            self._undo = [*self._undo, self._view.settings.asked][-MAX_UNDO:]
+        try:
+            self._send(topics.settings(self._site), tuning.encode(wanted), True)
+        except DdnnError as error:
+            self._state.show(f"Not sent: {shorten(str(error))}", "bad")
+            return
+        self._asked_s = self._view.now_s
+        self._show_buttons()
+
+    # -- what is shown ---------------------------------------------------------------------------
+
+    def update(self, view: SiteView, *, linked: bool) -> None:
+        """Show `view`; `linked`: whether the broker can be reached."""
+        before, self._view, self._linked = self._bundle, view, linked
+        bundle = self._bundle = view.bundle
+        if bundle is None or bundle is not before:
+            self._points = prediction.points(bundle) if bundle else ()
+            usable = len(self._points) > 1
+            self._controls.set_visibility(usable)
+            self._none.show("" if usable else _why_not(bundle))
+            if bundle is not None and usable:
+                self._slider.props["max"] = len(self._points) - 1
+                threshold = self._in_force()
+                self._slider.value = prediction.nearest(bundle, threshold or 0.0)
+        self._state.show(*self._state_words(view))
+        if self._points:
+            self._show_choice()
+            self._show_budget()
+
+    def _show_choice(self) -> None:
+        point, bundle = self._chosen(), self._bundle
+        if point is None or bundle is None:
+            return
+        own = bundle.thresholds.get(bundle.exits[0])
+        said = f"T = {point.threshold:.4g}"
+        self._value.show(said + ("" if own is None else f" (the bundle's own: {own:.4g})"))
+        self._slider.props["aria-valuetext"] = f"{said}, accuracy {share(point.accuracy)}"
+        for name, text in charts.predicted(point, bundle.raw_bytes):
+            self._promises[name].show(text)
+        threshold = self._in_force()
+        force = prediction.at(bundle, threshold) if threshold is not None else None
+        put(self._chart, charts.curve(self._points, point, force))
+        self._show_buttons()
+
+    def _show_budget(self) -> None:
+        view, bundle = self._view, self._bundle
+        if view is None or bundle is None or self._wanted is None or not view.period_s:
+            self._budget_said.show("")
+            return
+        point = prediction.for_budget(bundle, self._wanted, view.period_s)
+        if point is None:
+            self._budget_said.show("This bundle has no curve to keep a budget with.")
+            return
+        least = self._points[-1].frame_bytes / view.period_s
+        low = f" It cannot go below {size(least)}/s." if self._wanted < least else ""
+        self._budget_said.show(
+            f"About T = {point.threshold:.4g}: accuracy {share(point.accuracy)}.{low}"
+        )
+
+    def _show_buttons(self) -> None:
+        may, view = self._allowed() and self._linked, self._view
+        point, force = self._chosen(), self._in_force()
+        asked = view.settings.asked if view else Tuning()
+        same = point is not None and force is not None and abs(point.threshold - force) < 1e-9
+        self._apply.enable(may and point is not None and not same)
+        self._budget_button.enable(may and self._wanted not in (None, asked.budget_bytes_s))
+        self._undo_button.enable(may and bool(self._undo))
+        self._own_button.enable(may and prediction.without_changes(asked) != asked)
+
+    def _state_words(self, view: SiteView) -> tuple[str, str]:
+        settings = view.settings
+        asked = _in_words(settings.asked)
+        if not self._linked:
+            return "Nothing can be changed: there is no connection to the broker.", "bad"
+        if settings.state == "refused":
+            return f"Refused ({asked}): {shorten(settings.refused or '')}", "bad"
+        if settings.state == "default":
+            return "In force: the bundle's own thresholds.", ""
+        if settings.state == "taken":
+            return f"In force, taken by the gateway: {asked}.", "ok"
+        waited_s = view.now_s - self._asked_s if self._asked_s is not None else 0.0
+        if waited_s > PATIENCE_S:
+            return f"Asked for {asked} {duration(waited_s)} ago; the gateway does not say.", "bad"
+        return f"Asked for {asked}; waiting for the gateway.", "warning"
+
+    def _chosen(self) -> Prediction | None:
+        index: float | None = self._slider.value
+        if not self._points or index is None:
+            return None
+        return self._points[min(max(0, round(index)), len(self._points) - 1)]
+
+    def _in_force(self) -> float | None:
+        view = self._view
+        if view is None or view.bundle is None:
+            return None
+        settings = view.settings
+        return prediction.in_force(view.bundle, settings.taken or Tuning(), settings.thresholds)
+
+
+def _in_words(asked: Tuning) -> str:
+    parts = []
+    if asked.local_threshold is not None:
+        parts.append(f"local T = {asked.local_threshold:.4g}")
+    if asked.edge_threshold is not None:
+        parts.append(f"edge T = {asked.edge_threshold:.4g}")
+    if asked.budget_bytes_s is not None:
+        parts.append(f"{size(asked.budget_bytes_s)}/s")
+    if asked.audit_share is not None:
+        parts.append(f"audits {share(asked.audit_share)}")
+    return ", ".join(parts) or "the bundle's own thresholds"
+
+
+def _why_not(bundle: BundleView | None) -> str:
+    if bundle is None:
+        return "There is nothing to set before a bundle is active."
+    if len(bundle.exits) < 2:
+        return "This bundle has one exit only, which always answers: there is no threshold."
+    return "This bundle has no calibrated curve to move along."
