@@ -27,8 +27,12 @@ setup-training: ## the same and PyTorch, enough to train
 setup-dev: ## the same and all tools, enough to develop
 	@scripts/setup dev
 
-demo: $(if $(DATA)$(PRESET),setup-training,setup) ## the whole system on this machine; DATA=set.npz SPLIT=random PRESET=f-devices-edges-cloud: train first
-	@$(DDNN) demo $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)") \
+setup-dashboard: setup ## what `make setup` makes, and the dashboard's libraries
+	@$(BIN)/python -c 'import argon2, fastapi, nicegui, sqlalchemy' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -e '.[dashboard]'
+
+demo: $(if $(DATA)$(PRESET),setup-training,setup) $(if $(DASHBOARD),setup-dashboard) ## the whole system on this machine; DASHBOARD=1: with a page in the browser; DATA=set.npz SPLIT=random PRESET=f-devices-edges-cloud: train first
+	@$(DDNN) demo $(if $(DASHBOARD),--dashboard $(if $(filter 1,$(DASHBOARD)),8080,$(DASHBOARD))) $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)") \
 		$(if $(PRESET),--preset "$(PRESET)")
 
 test: check ## everything: make check, then the tests with real processes and a real broker

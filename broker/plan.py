@@ -58,6 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         gateway_republishes: whether the gateway may write models, to give a broker back what it
             has forgotten; else the publisher alone may.
         workers: cloud workers that connect to this broker.
+        dashboard: whether `ddnn dashboard` does.
         bridged_sites: sites whose own brokers are bridged to this one.
         broker: this site's broker.
         upstream: the cloud broker that it is bridged to, if any.
@@ -71,6 +72,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     edges: Annotated[int, msgspec.Meta(ge=0, le=32)] = 0
     gateway_republishes: bool = False
     workers: tuple[str, ...] = ()
+    dashboard: bool = False
     bridged_sites: tuple[str, ...] = ()
     upstream: Upstream | None = None
     hosts: dict[str, str] = {}
@@ -80,6 +82,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             topics.check_name(name)
         for name in self.workers:
             topics.check_name(name, "worker")
+            if name in (access.SHOWING, access.RECORDING):
+                raise ConfigError(f"worker {name!r}: the dashboard is called that")
         for names in (self.cameras, self.workers, self.bridged_sites):
             if len(set(names)) != len(names):
                 raise ConfigError(f"{list(names)} names one of them twice")
@@ -140,6 +144,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             found += [Identity(self.site, node) for node in access.NODES]
         found += [self.browser] if self.browser else []
         found += [Identity(CLOUD, worker) for worker in self.workers]
+        if self.dashboard:
+            found += [Identity(CLOUD, access.SHOWING), Identity(CLOUD, access.RECORDING)]
         for site in self.bridged_sites:
             found += [Identity(site, "bridge"), Identity(site, "dashboard")]
         served = (*([self.site] if self.site else []), *self.bridged_sites)
@@ -149,6 +155,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             )
             for identity in found
         }
+
+
+def place_of(identity: Identity) -> tuple[str, str]:
+    """Folder below `nodes` of an identity's files, and the name of its certificate there.
+
+    The dashboard's two identities belong to one process, so that they lie in one folder.
+    """
+    if identity == Identity(CLOUD, access.RECORDING):
+        return str(Identity(CLOUD, access.SHOWING)), "records"
+    return str(identity), "node"
 
 
 def read_plan(folder: Path) -> Plan:

@@ -23,19 +23,22 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from nicegui import context, ui
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
+from cloud_service import api
 from cloud_service.guard import login
 from cloud_service.guard.asgi import VISITOR, Guard
 from cloud_service.guard.door import Door
 from cloud_service.guard.users import UsersFile
 from cloud_service.overview import Overview
+from cloud_service.pages import RUN_OPTIONS, add_pages
 from cloud_service.records.consumer import Consumer
 from cloud_service.records.consumer import session as records_session
 from cloud_service.records.store import Records
@@ -344,23 +347,39 @@ class Dashboard:
             openapi_url="/api/v1/openapi.json",
         )  # fmt: skip
         app.include_router(login.router(self.door))
+        api.install(app, self.overview, self.records, {"broker": self._why_no_broker})
+        add_pages(self.overview, self.records, self.send, self.may_tune)
+        # Answers are compressed outside the guard, which gives scripts their nonces.
+        ui.run_with(app, gzip_middleware_factory=None, **RUN_OPTIONS)
         return app
 
+    def _why_no_broker(self) -> str | None:
+        """For readiness."""
+        both = (self._watching, self._recording)
+        return next((c.trouble.describe() for c in both if not c.connected.is_set()), None)
+
+    def may_tune(self, request: Request) -> bool:
+        """Whether whoever asked for this page may change settings now."""
+        visitor = request.scope.get(VISITOR)
+        who = visitor.now() if visitor is not None else None
+        return who is not None and who.role == "operator"
+
     def send(self, topic: str, payload: bytes, retain: bool) -> None:
-        """Publish what a page's visitor wants; checked here, whatever the page shows.
+        """Publish what a page's visitor wants; checked here, whatever the page has checked.
 
         Raises:
             DdnnError: the visitor is no operator (any more), or there is no connection.
         """
-        who = visitor_now()
-        if who is None or who.role != "operator":
+        request = context.client.request
+        if request is None or not self.may_tune(request):
             self.door.counts["role"] += 1
             raise DdnnError("only operators may change settings; log in as one")
         if not self._watching.connected.is_set():
             raise DdnnError(self._watching.trouble.describe())
         if self._watching.send(Publish(topic, payload, qos=1, retain=retain)) is None:
             raise DdnnError("the message was not taken; the log says why")
-        log.info("%s sent %s", who.name, topic)
+        who = request.scope[VISITOR].now()
+        log.info("%s set %s", who.name if who else "somebody", topic)
 
     # -- metrics -------------------------------------------------------------------------------
 
@@ -391,12 +410,3 @@ class Dashboard:
                     for node in view.nodes
                 ]
         return found + self._watching.metrics()
-
-
-def visitor_now() -> Any:
-    """Whose page this is being done on: a `guard.rules.Who`, or None."""
-    from nicegui import context
-
-    request = context.client.request
-    visitor = request.scope.get(VISITOR) if request is not None else None
-    return visitor.now() if visitor is not None else None

@@ -23,6 +23,9 @@ _DEVICE = re.compile(r"device-(\d{1,4})")
 _EDGE = re.compile(r"gateway-(\d{1,4})")
 #: Nodes of every site beside its devices.
 NODES = ("gateway", "publisher", "operator", "dashboard")
+#: The process `ddnn dashboard` has two connections: one that shows, one that records. A broker lets
+#: nobody in twice at once, and the one that records need not be able to change settings.
+SHOWING, RECORDING = "dashboard", "records"
 
 
 class Identity(NamedTuple):
@@ -31,7 +34,8 @@ class Identity(NamedTuple):
     Attributes:
         site: or `_cloud`.
         node: `device-3`, `gateway`, `gateway-1` of an edge, `publisher`, `operator`, `dashboard`,
-            `browser`, `bridge`, `broker`, or a worker's name.
+            `browser`, `bridge`, `broker`, or a worker's name; of `_cloud` also `dashboard` and
+            `records`, of all sites.
     """
 
     site: str
@@ -209,6 +213,32 @@ def dashboard(site: str) -> Access:
     return Access(writes=(topics.recall(site), check), reads=(*_consumer(site), check))
 
 
+def showing(sites: Iterable[str]) -> Access:
+    """The dashboard of all sites: it sees what people see and cameras' scores; sets thresholds.
+
+    Scores are a few numbers per camera and slot, no picture; features it may not read.
+    """
+    sites = tuple(sites)
+    check = topics.check(CLOUD, SHOWING)
+    reads = [topic for site in sites for topic in _consumer(site)]
+    for site in sites:
+        reads += [topics.settings(site), topics.summary_filter(site)]
+    writes = (*map(topics.settings, sites), check)
+    return Access(writes=writes, reads=(*dict.fromkeys(reads), check))
+
+
+def recording(sites: Iterable[str]) -> Access:
+    """The dashboard's recorder: it may ask for past decisions and nothing else."""
+    sites = tuple(sites)
+    check = topics.check(CLOUD, RECORDING)
+    reads = [
+        topic
+        for site in sites
+        for topic in (topics.decision(site), topics.ledger(site), topics.status(site, "gateway"))
+    ]
+    return Access(writes=(*map(topics.recall, sites), check), reads=(*reads, check))
+
+
 def browser(site: str) -> Access:
     """A dashboard in a browser, known by a password and not by a certificate."""
     check = topics.check(site, "browser")
@@ -236,7 +266,12 @@ def bridge(site: str) -> Access:
             topics.status_filter(site),
             *_models(site),
         ),
-        reads=(topics.answer(site), topics.worker_status_filter(), topics.recall(site)),
+        reads=(
+            topics.answer(site),
+            topics.worker_status_filter(),
+            topics.recall(site),
+            topics.settings(site),
+        ),
     )
 
 
@@ -247,7 +282,7 @@ def of(
 
     Args:
         identity: of a node; a broker has none of these rights.
-        sites: that a cloud worker serves.
+        sites: that a cloud worker serves, or a dashboard of all sites shows.
         edges: whether its site has edge gateways.
         models: whether the gateway may publish models again that its broker has forgotten.
 
@@ -255,7 +290,9 @@ def of(
         ConfigError: there is no such node.
     """
     if identity.site == CLOUD:
-        return worker(identity.node, sites)
+        if identity.node == SHOWING:
+            return showing(sites)
+        return recording(sites) if identity.node == RECORDING else worker(identity.node, sites)
     if identity.camera is not None:
         return device(identity.site, identity.camera)
     if identity.edge is not None:

@@ -25,7 +25,7 @@ Role = Literal["viewer", "operator"]
 Reason = Literal["host", "origin", "csrf", "login", "rate", "session", "role", "size"]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What may be seen without a login: the way in, and whether the process lives.
-PUBLIC = frozenset({"/login", "/healthz", "/favicon.ico"})
+PUBLIC = frozenset({"/login", "/healthz", "/readyz", "/favicon.ico"})
 MAX_BODY_BYTES = 1_000_000
 
 

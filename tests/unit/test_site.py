@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker import lint, site
-from broker.pki import Authority, PkiError, now_utc
+from broker.pki import Authority, PkiError, now_utc, read_record
 from broker.plan import BrokerPlan, Plan, Upstream, read_plan
 from broker.production import parse_acl, render_acl, render_config
 from broker.site_cli import site_command
+from cloud_service.dashboard import DashboardSettings
 from ddnn import topics
-from ddnn.config import convert, read_toml
+from ddnn.access import Identity
+from ddnn.config import convert, read_settings, read_toml
 from ddnn.errors import ConfigError
+from ddnn.tls import TlsFiles
 
 NOW = now_utc()
 #: Where the broker's folder will lie is said, so that copies of the site are alike.
@@ -284,6 +287,37 @@ def test_no_camera_may_touch_what_is_anothers(camera, other):
     assert any(topics.matches(f, topics.request("s1", other)) for f in may.reads) == (
         camera == other
     )
+
+
+def test_dashboard_gets_one_folder_with_two_identities(tmp_path):
+    folder = tmp_path / "s"
+    plan = Plan(site="s1", cameras=(0,), broker=BROKER, dashboard=True)
+    site.init(folder, plan)
+    site.build(folder, NOW)
+    place = folder / "nodes" / "_cloud.dashboard"
+    made = {path.name for path in place.iterdir()}
+    assert made == {
+        "ca.crt", "node.crt", "node.key", "records.crt", "records.key", "dashboard.toml"
+    }  # fmt: skip
+    assert read_record(place / "records.crt").identity == "_cloud.records"
+    values = read_settings(place / "dashboard.toml", DashboardSettings)
+    own = convert(values, DashboardSettings)
+    recording = TlsFiles(place / "ca.crt", place / "records.crt", place / "records.key")
+    assert own.records_tls == recording
+    assert own.host == "127.0.0.1"
+    assert lint.check(folder, NOW) == []
+    assert site.build(folder, NOW) == [], "nothing is left to do"
+    rights = plan.identities()
+    shows, records = (rights[Identity("_cloud", name)] for name in ("dashboard", "records"))
+    assert shows.writes == ("ddnn/s1/settings", "ddnn/_cloud/check/dashboard")
+    assert records.writes == ("ddnn/s1/recall", "ddnn/_cloud/check/records")
+    assert not any("/f/" in topic or "/x" in topic for topic in (*shows.reads, *records.reads))
+
+
+@pytest.mark.parametrize("name", ["dashboard", "records"])
+def test_worker_with_the_name_of_the_dashboard_is_refused(name):
+    with pytest.raises(ConfigError, match="dashboard"):
+        Plan(site="s1", cameras=(0,), broker=BROKER, workers=(name,))
 
 
 def test_listener_for_browsers_asks_for_a_password_and_gives_no_way_around_the_other_one(tmp_path):
