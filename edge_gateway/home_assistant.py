@@ -101,7 +101,7 @@ class HomeAssistant:
             return _DECODER.decode(self._path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("what Home Assistant was told is not known: %s: %s", self._path, error)
             return None
 
