@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,11 +25,13 @@ from ddnn import audit, decisions, topics, wire
 from ddnn.audit import Audit
 from ddnn.bundle import Bundle
 from ddnn.drift import wilson
+from ddnn.errors import ConfigError
 from ddnn.evaluate import Evaluation, Evaluator
 from ddnn.message import Message, Publish
 from ddnn.node import GatewaySections
 from ddnn.place import Place
 from ddnn.store import read_folder
+from ddnn.tier import ExitName
 from device_agent.agent import Agent
 from edge_gateway.audits import AuditRules
 from edge_gateway.gateway import Effect, Gateway, GatewayRules
@@ -56,7 +59,9 @@ class Replayed(NamedTuple):
 class Replay:
     """One site in this process: a message that is sent is there at once."""
 
-    def __init__(self, bundle: Bundle, share: float, key: bytes) -> None:
+    def __init__(
+        self, bundle: Bundle, share: float, key: bytes, thresholds: dict[ExitName, float]
+    ) -> None:
         self._agents = [
             Agent(camera, camera, 4) for camera in range(bundle.manifest.topology.cameras)
         ]
@@ -74,6 +79,10 @@ class Replay:
         classes = bundle.manifest.classes
         self._do(self._gateway.activate(sections, classes, 0.0, EPOCH_S, place=place), 0)
         self._do(self._gateway.on_connected(0.0), 0)
+        settings = {f"{name}_threshold": value for name, value in thresholds.items()}
+        self._take(Message(topics.settings(SITE), msgspec.json.encode(settings)), EPOCH_S)
+        if refused := self._gateway.settings_refused:
+            raise ConfigError(refused)
 
     def show(
         self, index: npt.NDArray[np.int64], data: MultiCameraSet, present: npt.NDArray[np.bool_]
@@ -90,7 +99,7 @@ class Replay:
         return Replayed(self._decided, self._audits, costs)
 
     def _take(self, message: Message, slot: int) -> None:
-        if message.topic[len(SITE) + 1] in "sf":
+        if message.topic.startswith((f"{SITE}/s/", f"{SITE}/f/")):
             self._bytes[slot in self._gateway.audits] += len(message.payload)
         self._do(self._gateway.on_message(message, float(slot - EPOCH_S), float(slot)), slot)
 
@@ -159,6 +168,7 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=2000, help="slots in each run")
     parser.add_argument("--runs", type=int, default=10, help="runs for each share")
     parser.add_argument("--missing", type=float, default=0.1, help="how often a view is missing")
+    parser.add_argument("--local-threshold", type=float, help="instead of the bundle's own")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.05])
     options = parser.parse_args()
     bundle, data = read_folder(options.bundle), load(options.data)
@@ -166,7 +176,10 @@ def main() -> int:
     rng = np.random.default_rng(0)
     index = rng.choice(pool, options.slots)
     present = data.present[index] & (rng.random((options.slots, data.cameras)) >= options.missing)
-    truth = Evaluator(bundle).evaluate(data.images[index], present)
+    tuned: dict[ExitName, float] = {}
+    if options.local_threshold is not None:
+        tuned["local"] = options.local_threshold
+    truth = Evaluator(bundle).evaluate(data.images[index], present, tuned)
     deepest = list(truth.exits)[-1]
     print(
         f"{bundle.manifest.name}: {options.slots} slots of {len(pool)} samples, {options.runs} runs"
@@ -176,7 +189,7 @@ def main() -> int:
         runs = []
         more = []
         for number in range(options.runs):
-            replay = Replay(bundle, share, number.to_bytes(2, "little"))
+            replay = Replay(bundle, share, number.to_bytes(2, "little"), tuned)
             replayed = replay.show(index, data, present)
             runs.append(compare(replayed, truth, index, deepest))
             more.append(replayed.payload_bytes[0] / replayed.payload_bytes[1])

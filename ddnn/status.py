@@ -32,7 +32,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             is not there, whatever it says.
         health: of the camera and the machine.
         notes: what a person should know: `clock`, `settings`, `cloud`, `certificate`, `flood`,
-            `trust`, `bundle`, `rollout`; absent while all is well.
+            `trust`, `bundle`, `rollout`, `canary`, `drift`; absent while all is well.
     """
 
     node: str
