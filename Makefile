@@ -80,6 +80,9 @@ bench-sections: setup-dev ## sections beside the float export and torch; DOCS=1:
 test-rollout: setup-dev ## three roll-outs at full frame rate: one good, one refused, one that fails its trial
 	$(BIN)/pytest -s tests/live/test_rollout.py tests/live/test_models.py
 
+bench-audits: setup-dev ## how well audits estimate the real disagreement, and what they cost
+	@$(BIN)/python -m benchmarks.audits $(ARGS)
+
 bench-rollout: setup-dev ## push 50 kB and 2 MB to NODES=50 nodes on this machine; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.rollout --nodes $(or $(NODES),50) $(if $(DOCS),--write-docs)
 
