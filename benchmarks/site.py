@@ -15,6 +15,7 @@ import msgspec
 
 from broker import site
 from broker.mosquitto import LocalBroker
+from broker.mosquitto import render_config as local_config
 from broker.pki import now_utc
 from broker.plan import BrokerPlan, Plan
 from broker.production import render_config
@@ -40,6 +41,7 @@ class BenchSite:
         tls: on the configuration that `ddnn site` makes, every node with its own certificate.
         device_options, gateway_options: further options of the agents and the gateway.
         prefix: words before a node's command, by its name.
+        line_host: the broker's address for nodes with a prefix; None: loopback.
         offloaders: identities of cameras that have no agent.
     """
 
@@ -54,6 +56,7 @@ class BenchSite:
         device_options: tuple[str, ...] = (),
         gateway_options: tuple[str, ...] = WAITS,
         prefix: Callable[[str], list[str]] = lambda name: [],
+        line_host: str | None = None,
         offloaders: int = 0,
     ) -> None:
         self.bundle = bundle
@@ -65,10 +68,15 @@ class BenchSite:
         self._device_options = device_options
         self._gateway_options = gateway_options
         self._prefix = prefix
+        self._line_host = line_host
         self._stack = contextlib.ExitStack()
         cameras = bundle.manifest.topology.cameras
         folder.mkdir(parents=True, exist_ok=True)
-        self.broker = LocalBroker(directory=folder / "broker")
+        more = f"\nlistener $port {line_host}\n" if line_host else ""
+        self.broker = LocalBroker(
+            directory=folder / "broker",
+            config=lambda port: local_config(port) + more.replace("$port", str(port)),
+        )
         if tls:
             plan = Plan(
                 site=SITE,
@@ -132,12 +140,17 @@ class BenchSite:
 
     def _start(self, identity: str, *command: str) -> None:
         name = identity.partition(".")[2]
-        options = ["--broker", self.broker.host, "--port", str(self.broker.port)]
+        prefix, host = self._prefix(name), self.broker.host
+        options = []
+        if prefix and self._line_host:
+            host = self._line_host
+            options += ["--allow-unsigned", "true"]  # it takes the broker for another machine
+        options += ["--broker", host, "--port", str(self.broker.port)]
         if files := self._files(identity):
             for option, path in zip(("ca", "cert", "key"), files, strict=False):
                 options += [f"--tls-{option}", str(path)]
         self.children[name] = start_child(
-            [*self._prefix(name), sys.executable, "-m", "ddnn", *command, *options],
+            [*prefix, sys.executable, "-m", "ddnn", *command, *options],
             {"OMP_NUM_THREADS": "1"},
             self._folder / f"{name}.log",
         )

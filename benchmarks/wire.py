@@ -412,7 +412,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="data set; another one than the built-in is trained on")
     parser.add_argument("--split", help="split of a data set that has several")
-    parser.add_argument("--samples", type=int, default=80, help="test samples that are sent")
+    parser.add_argument("--samples", type=int, default=60, help="test samples that are sent")
     parser.add_argument("--write-docs", action="store_true", help="put table and plot into docs/")
     arguments = parser.parse_args()
     in_own_network("benchmarks.wire")

@@ -6,7 +6,7 @@ jitter (so that they overtake each other), or never. Run as a program it is the 
 
     python delay_line.py NAMESPACE_A ADDRESS_A NAMESPACE_B ADDRESS_B
 
-and takes lines "delay_ms jitter_ms loss" on its input at any time.
+and takes lines "delay_ms jitter_ms loss bits_per_s" on its input at any time.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class DelayLine:
         for namespace in (self.near, self.far):
             subprocess.run(["ip", "netns", "del", namespace], check=False)
 
-    def be(self, *, delay_ms=0.0, jitter_ms=0.0, loss=0.0):
-        """Change what the line does from now on."""
-        self._process.stdin.write(f"{delay_ms} {jitter_ms} {loss}\n")
+    def be(self, *, delay_ms=0.0, jitter_ms=0.0, loss=0.0, bits_per_s=0.0):
+        """Change what the line does from now on, in each direction; 0 bits per second: no limit."""
+        self._process.stdin.write(f"{delay_ms} {jitter_ms} {loss} {bits_per_s}\n")
         self._process.stdin.flush()
 
     def listen(self) -> socket.socket:
@@ -111,7 +111,8 @@ def _tun(namespace: str, address: str) -> int:
 def main() -> None:
     ends = [_tun(*sys.argv[1:3]), _tun(*sys.argv[3:5])]
     other = {ends[0]: ends[1], ends[1]: ends[0]}
-    delay_ms = jitter_ms = loss = 0.0
+    delay_ms = jitter_ms = loss = bits_per_s = 0.0
+    free_at = dict.fromkeys(ends, 0.0)
     queue: list[tuple[float, int, int, bytes]] = []
     number = 0
     print("ready", flush=True)
@@ -127,7 +128,7 @@ def main() -> None:
             line = sys.stdin.readline()
             if not line:
                 return
-            delay_ms, jitter_ms, loss = map(float, line.split())
+            delay_ms, jitter_ms, loss, bits_per_s = map(float, line.split())
         for end in set(ready) & set(ends):
             with contextlib.suppress(BlockingIOError):
                 while True:
@@ -135,8 +136,10 @@ def main() -> None:
                     if random.random() < loss or len(queue) > LONGEST_QUEUE:
                         continue
                     number += 1
-                    after_ms = max(0.0, random.gauss(delay_ms, jitter_ms))
-                    at = time.monotonic() + after_ms / 1000
+                    at = max(time.monotonic(), free_at[end])
+                    if bits_per_s:  # one after the other
+                        at = free_at[end] = at + 8 * len(packet) / bits_per_s
+                    at += max(0.0, random.gauss(delay_ms, jitter_ms)) / 1000
                     heapq.heappush(queue, (at, number, other[end], packet))
 
 
