@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device test-arm64 deploy undeploy status test-deploy collect clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-own-cameras test-rollout audit paper docs bench-sections bench-rollout bench-device test-arm64 deploy undeploy status test-deploy collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -32,14 +32,14 @@ demo: $(if $(DATA)$(PRESET),setup-training,setup) ## the whole system on this ma
 		$(if $(PRESET),--preset "$(PRESET)")
 
 test: check ## everything: make check, then the tests with real processes and a real broker
-	$(BIN)/pytest -m "live and not faults and not security"
+	$(BIN)/pytest -m "live and not faults and not security and not own_cameras"
 
 check: setup-dev ## all checks that need no network: lint, format, types, layers, offline tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not live and not faults and not security"
+	$(BIN)/pytest -m "not live and not faults and not security and not own_cameras"
 
 simulate: setup-dev ## HOURS=n SEED=s: so many device-hours of faults in virtual time, every promise checked
 	@$(BIN)/python -m tests.simulation --hours $(or $(HOURS),100) --seed $(or $(SEED),0)
@@ -49,6 +49,9 @@ test-faults: setup-dev ## break real processes, brokers and networks (minutes; r
 
 test-security: setup-dev ## attack a running site on its production configuration (minutes)
 	$(BIN)/pytest -m security
+
+test-own-cameras: setup-dev ## the way of docs/own-cameras.md: record, collect, label in a browser, train, publish, decide
+	$(BIN)/pytest -s -m own_cameras
 
 audit: setup-dev ## known weaknesses in the installed packages (asks PyPI)
 	@mkdir -p build
