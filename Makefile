@@ -36,14 +36,14 @@ demo: $(if $(DATA)$(PRESET),setup-training,setup) $(if $(DASHBOARD),setup-dashbo
 		$(if $(PRESET),--preset "$(PRESET)")
 
 test: check ## everything: make check, then the tests with real processes and a real broker
-	$(BIN)/pytest -m "live and not faults and not security"
+	$(BIN)/pytest -m "live and not faults and not security and not own_cameras"
 
 check: setup-dev ## all checks that need no network: lint, format, types, layers, offline tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not live and not faults and not security"
+	$(BIN)/pytest -m "not live and not faults and not security and not own_cameras"
 
 simulate: setup-dev ## HOURS=n SEED=s: so many device-hours of faults in virtual time, every promise checked
 	@$(BIN)/python -m tests.simulation --hours $(or $(HOURS),100) --seed $(or $(SEED),0)
@@ -53,6 +53,9 @@ test-faults: setup-dev ## break real processes, brokers and networks (minutes; r
 
 test-security: setup-dev ## attack a running site on its production configuration (minutes)
 	$(BIN)/pytest -m security
+
+test-own-cameras: setup-dev ## the way of docs/own-cameras.md: record, collect, label in a browser, train, publish, decide
+	$(BIN)/pytest -s -m own_cameras
 
 audit: setup-dev ## known weaknesses in the installed packages (asks PyPI)
 	@mkdir -p build

@@ -297,8 +297,9 @@ def train(
         from training.own.report import write_report
 
         report = write_report(run, folder, made.bundle, made.network, training, learning_curve)
-        console.print(f"is it good enough? {report}")
-        console.print(f"next: ddnn publish {out} --site {site or 'SITE'}")
+        # Whole lines, whatever the terminal's width: they are to be copied.
+        click.echo(f"is it good enough? {report}")
+        click.echo(f"next: ddnn publish {out} --site {site or 'SITE'}")
     if bundle.manifest.calibration and bundle.manifest.calibration.goal != str(wanted):
         sys.exit(1)
 

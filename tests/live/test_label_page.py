@@ -11,45 +11,13 @@ import pytest
 
 from ddnn.store import write_folder
 from tests.browser import Visit, chromium
+from tests.label_page import Labelling, press, shown
 from tests.live.in_process import wait
 from tests.recordings import labelled_folder, slots_of
 from tests.unit.test_own_recordings import bundle_of
 from training.recorded.labels import LEFT_OUT, read_classes, read_labels
 
 pytestmark = pytest.mark.live
-
-
-class Labelling:
-    """A data set and the command that serves its page."""
-
-    def __init__(self, folder, *args):
-        self.folder = folder
-        self.args = args
-
-    def __enter__(self):
-        command = [sys.executable, "-m", "ddnn", "label", str(self.folder), "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, *self.args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.address, self.said = None, []
-        for line in self.process.stdout:
-            self.said.append(line)
-            if "label at " in line:
-                self.address = line.split()[2]
-                break
-        assert self.address, "".join(self.said)
-        self.host = self.address.removeprefix("http://").rstrip("/")
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait(10)
-        self.process.stdout.close()
-
-    def open(self, visit):
-        visit.page.goto(self.address)
-        visit.page.wait_for_selector("[data-slot]", timeout=20_000)
-        return visit.page
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +31,6 @@ def folder(tmp_path):
     made = labelled_folder(tmp_path / "yard", count=12, cameras=3)
     (made / "labels.csv").unlink()
     return made
-
-
-def shown(page):
-    return int(page.get_attribute("[data-slot]", "data-slot"))
-
-
-def press(page, key):
-    """Press a key and wait for the next slot, as a person does."""
-    before = shown(page)
-    page.keyboard.press(key)
-    page.wait_for_function(
-        "before => document.querySelector('[data-slot]')?.dataset.slot !== before", arg=str(before)
-    )
-    return before
 
 
 def test_slots_are_labelled_by_keys_classes_made_in_the_page_and_nothing_is_lost_by_a_kill(

@@ -48,6 +48,7 @@ STYLE = """
 INHERIT = "color: inherit !important"
 SHOW = {
     "unlabelled": "not labelled yet",
+    "uncertain": "bundle uncertain",
     "labelled": "labelled",
     "all": "all",
     "doubtful": "bundle disagrees",
@@ -133,7 +134,7 @@ class _Page:
         wanted = self._board.wanted
         with ui.row().classes("w-full items-center gap-4"):
             ui.label(self._name).classes("text-xl font-bold").props('role="heading" aria-level="1"')
-            show = SHOW if self._source else {k: v for k, v in SHOW.items() if k != "doubtful"}
+            show = {k: v for k, v in SHOW.items() if self._source or not v.startswith("bundle")}
             ui.select(show, value=wanted.show, label="Show", on_change=self._filter("show"))
             self._label_filter = ui.select(
                 self._label_choices(), value="", label="Class",
@@ -156,7 +157,7 @@ class _Page:
     ) -> Callable[..., None]:
         def changed(event: events.ValueChangeEventArguments) -> None:
             wanted = self._board.wanted._replace(**{field: convert(event.value)})
-            if field == "label" and wanted.label and wanted.show == "unlabelled":
+            if wanted.label and wanted.show == "unlabelled" and not self._source:
                 ui.notify("slots without a label have no class: choose what to show as well")
             self._board.choose(wanted)
             self._refresh()

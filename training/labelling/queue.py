@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-Show = Literal["unlabelled", "labelled", "all", "doubtful"]
+Show = Literal["unlabelled", "uncertain", "labelled", "all", "doubtful"]
 Order = Literal["uncertain", "time"]
 #: A label that the network contradicts with at least this probability is worth a second look.
 DOUBT = 0.8
+#: From this entropy on the bundle is uncertain.
+UNCERTAIN = 0.5
 
 
 class Suggestion(NamedTuple):
@@ -29,8 +31,9 @@ class Wanted(NamedTuple):
     """A person's choice of slots.
 
     Attributes:
-        show: doubtful: labelled otherwise than the bundle is sure of.
-        label: only slots of this label; None: any.
+        show: uncertain: not labelled, and the bundle cannot tell; doubtful: labelled otherwise
+            than the bundle is sure of.
+        label: only slots of this label, or without one of this suggestion; None: any.
         camera: only slots with a picture of this camera; None: any.
         order: uncertain: those first of which the bundle is least sure.
     """
@@ -60,7 +63,7 @@ def queue(
         slot
         for slot in slots
         if _shown(labels.get(slot), suggestions.get(slot), wanted.show)
-        and (wanted.label is None or labels.get(slot) == wanted.label)
+        and wanted.label in (None, labels.get(slot, _suggested(suggestions.get(slot))))
         and (wanted.camera is None or wanted.camera in cameras.get(slot, frozenset()))
     ]
     if wanted.order == "uncertain":
@@ -79,9 +82,15 @@ def is_doubtful(label: str | None, suggestion: Suggestion | None) -> bool:
     )
 
 
+def _suggested(suggestion: Suggestion | None) -> str | None:
+    return suggestion.label if suggestion else None
+
+
 def _shown(label: str | None, suggestion: Suggestion | None, show: Show) -> bool:
     if show == "doubtful":
         return is_doubtful(label, suggestion)
+    if show == "uncertain":
+        return label is None and (suggestion is None or suggestion.entropy >= UNCERTAIN)
     return show == "all" or (label is not None) == (show == "labelled")
 
 
