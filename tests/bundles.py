@@ -20,7 +20,8 @@ from ddnn.bundle import (
 from ddnn.evaluate import Evaluator
 from ddnn.measurements import EXITS
 from training.describe import describe_section
-from training.sections import Block, Head, device_section, local_section, pooled, upper_section
+from training.local_sections import local_section
+from training.sections import Block, Head, device_section, pooled, upper_section
 
 CLASSES = ("car", "bus", "person")
 

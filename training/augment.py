@@ -93,6 +93,18 @@ def drop_cameras(present: Tensor, chance: float, draws: Draws) -> Tensor:
     return torch.where(lonely, one & present, kept)
 
 
+def cameras_left(present: Tensor, draws: Draws) -> Tensor:
+    """present (N, D) bool -> a mask with as many cameras as chance has it, 1 to all, each equally.
+
+    Where every camera is lost with the same chance, sets of one or two hardly ever come up; here
+    they do as often as those of all.
+    """
+    cameras = present.shape[1]
+    rank = draws.rand(cameras).masked_fill(~present, 2.0).argsort(1).argsort(1)
+    left = (draws.rand(1) * present.sum(1, keepdim=True)).floor() + 1
+    return present & (rank < left)
+
+
 def _recoloured(images: Tensor, chance: float, draws: Draws) -> Tensor:
     """Samples with their colour channels mixed up, the same in all views of a sample.
 

@@ -29,10 +29,11 @@ from training.datasets.base import MultiCameraSet
 from training.describe import describe_section
 from training.fold import fold_block, fold_exits, fold_local, fold_scores
 from training.goal import HIGHEST_ACCURACY, Goal
+from training.local_sections import local_section
 from training.measure import Measured, accuracy, calibration, choose, disagreement, missing_table
 from training.network import SCORE_ZERO, Network
 from training.pictures import picture_section, whole_section
-from training.sections import device_section, local_section, upper_section
+from training.sections import device_section, upper_section
 
 CHECKED_SAMPLES = 48
 U8 = npt.NDArray[np.uint8]

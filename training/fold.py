@@ -20,8 +20,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from training.binary import FC, ConvP, MaskedBatchNorm
-from training.network import GATE_STEPS, SCORE_ZERO, LocalExit
-from training.sections import EXACT, Block, Head, largest_sum
+from training.network import GATE_STEPS, GATED_STEPS, SCORE_ZERO, LocalExit
+from training.sections import EXACT, EXACT_I32, Block, Head, largest_sum
 
 MAX_SHIFT = 24
 F64 = npt.NDArray[np.float64]
@@ -89,6 +89,8 @@ def fold_local(exits: Sequence[LocalExit], score_scale: float) -> tuple[list[Loc
         return [{"table": np.array([round(1024 * f)])} for f in factors], score_scale / 1024
     if kind == "CC":
         return _fold_linear(exits, score_scale)
+    if kind == "GC":
+        return _fold_gated_map(exits, score_scale)
     rates = []
     for exit_ in exits:
         factor = _numpy(exit_.factors())
@@ -109,37 +111,64 @@ def fold_local(exits: Sequence[LocalExit], score_scale: float) -> tuple[list[Loc
 def _fold_linear(
     exits: Sequence[LocalExit], score_scale: float
 ) -> tuple[list[LocalNumbers], float]:
-    weights = [_numpy(e.weight).T for e in exits]
+    heads, scale = _linear_heads([_numpy(e.weight).T for e in exits], exits, score_scale)
+    return [{"head": head} for head in heads], scale
+
+
+def _fold_gated_map(
+    exits: Sequence[LocalExit], score_scale: float
+) -> tuple[list[LocalNumbers], float]:
+    steps = [float(_numpy(e.gated_steps())) for e in exits]
+    weights = [_numpy(e.weight).T / own for e, own in zip(exits, steps, strict=True)]
+    heads, scale = _linear_heads(weights, exits, score_scale, GATED_STEPS, EXACT_I32)
+    numbers: list[LocalNumbers] = []
+    for exit_, head, own in zip(exits, heads, steps, strict=True):
+        gates = own * np.outer(_numpy(exit_.factors()), _gates(exit_, score_scale))
+        numbers.append({"head": head, "gate": np.round(gates).astype(np.int64)})
+    return numbers, scale
+
+
+def _linear_heads(
+    weights: Sequence[F64],
+    exits: Sequence[LocalExit],
+    score_scale: float,
+    largest_gate: int = 1,
+    limit: int = EXACT,
+) -> tuple[list[Head], float]:
+    """Linear maps (M * K, K) and the exits' biases in whole numbers, and their logit scale."""
     offsets = [_numpy(e.bias) / score_scale for e in exits]
     pairs = list(zip(weights, offsets, strict=True))
-    largest = max(float((np.abs(w).sum(0) * SCORE_ZERO + np.abs(b)).max()) for w, b in pairs)
-    shift = _shift_below(largest, max(len(w) for w in weights) * SCORE_ZERO)
+    most = SCORE_ZERO * largest_gate
+    largest = max(float((np.abs(w).sum(0) * most + np.abs(b)).max()) for w, b in pairs)
+    shift = _shift_below(largest, max(len(w) for w in weights) * most, limit)
     one = np.ones(1, np.int64)
     return [
-        {
-            "head": Head(
-                np.round(w * 2.0**shift).astype(np.int64),
-                one,
-                np.round(b * 2.0**shift).astype(np.int64),
-            )
-        }
+        Head(
+            np.round(w * 2.0**shift).astype(np.int64),
+            one,
+            np.round(b * 2.0**shift).astype(np.int64),
+        )
         for w, b in pairs
     ], score_scale * 2.0**-shift
 
 
 def _gate_table(exit_: LocalExit, score_scale: float) -> npt.NDArray[np.int64]:
-    """(256,) whole gates by how many score steps lie between a member's largest and smallest."""
+    """GA: (256,) whole gates."""
+    return np.round(GATE_STEPS * _gates(exit_, score_scale)).astype(np.int64)
+
+
+def _gates(exit_: LocalExit, score_scale: float) -> F64:
+    """(256,) gates 0..1 by how many score steps lie between a member's largest and smallest."""
     slope, offset = _numpy(exit_.gate_slope), _numpy(exit_.gate_offset)
-    gates = 1 / (1 + np.exp(-(slope * np.arange(256) * score_scale + offset)))
-    return np.round(GATE_STEPS * gates).astype(np.int64)
+    return np.asarray(1 / (1 + np.exp(-(slope * np.arange(256) * score_scale + offset))))
 
 
-def _shift_below(largest: float, rounding: float) -> int:
-    """Largest shift at which `largest`, with rounding, stays exact in float32."""
+def _shift_below(largest: float, rounding: float, limit: int = EXACT) -> int:
+    """Largest shift at which `largest`, with rounding, stays below `limit`."""
     for shift in range(MAX_SHIFT, -1, -1):
-        if largest * 2.0**shift + rounding + 1 < EXACT:
+        if largest * 2.0**shift + rounding + 1 < limit:
             return shift
-    raise ValueError("exit parameters are too large to be exact in float32")
+    raise ValueError(f"exit parameters are too large to be exact: {largest:g} of {limit}")
 
 
 def _largest_shift(inputs: int, slope: F64, intercept: F64) -> int:

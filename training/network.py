@@ -25,8 +25,10 @@ SCORE_ZERO = 128
 GAMMA_RANGE = (0.3, 1.0)
 #: GA as training begins: a member's gate is half open where its scores are so far apart.
 GATE_MIDDLE, GATE_SLOPE = 2.0, 1.0
-#: A gate of the local exit as a whole number is 0 to this.
+#: A gate of GA as a whole number is 0 to this.
 GATE_STEPS = 63
+#: A gate of GC, times its factor, as a whole number is 0 to this.
+GATED_STEPS = 255
 
 
 class Answers(NamedTuple):
@@ -98,6 +100,7 @@ class LocalExit(nn.Module):
     more than one). CC: a linear map; a masked member adds nothing. GA: as AP, but the scores of a
     member weigh as much as its gate says, a learned sigmoid of how far its largest score is above
     its smallest: a camera that cannot tell what it sees does not water down those that can.
+    GC: GA's gates and factors before CC's linear map.
     """
 
     def __init__(self, members: int, classes: int, aggregation: LocalAggregation) -> None:
@@ -105,18 +108,22 @@ class LocalExit(nn.Module):
         self.aggregation = aggregation
         if aggregation in ("AP", "GA"):
             self.log_factor = nn.Parameter(0.5 * torch.arange(1, members + 1).log())
-        if aggregation == "GA":
-            self.gate_slope = nn.Parameter(torch.tensor(GATE_SLOPE))
-            self.gate_offset = nn.Parameter(torch.tensor(-GATE_SLOPE * GATE_MIDDLE))
-        elif aggregation == "CC":
-            weight = torch.eye(classes).repeat(1, members) / members
-            self.weight = nn.Parameter(weight)
-            self.bias = nn.Parameter(torch.zeros(classes))
+        elif aggregation == "GC":
+            # One for all: the linear map adds up, where AP and GA take the mean.
+            self.log_factor = nn.Parameter(torch.zeros(members))
         elif aggregation == "MP":
             self.log_factor = nn.Parameter(torch.zeros(()))
+        if aggregation in ("GA", "GC"):
+            self.gate_slope = nn.Parameter(torch.tensor(GATE_SLOPE))
+            self.gate_offset = nn.Parameter(torch.tensor(-GATE_SLOPE * GATE_MIDDLE))
+        if aggregation in ("CC", "GC"):
+            # Gates begin half open.
+            begin = 1.0 if aggregation == "CC" else 2.0
+            self.weight = nn.Parameter(begin * torch.eye(classes).repeat(1, members) / members)
+            self.bias = nn.Parameter(torch.zeros(classes))
 
     def factors(self) -> Tensor:
-        """AP, GA: factor by number of members present, (M + 1,), the first one 0."""
+        """AP, GA, GC: factor by number of members present, (M + 1,), the first one 0."""
         return torch.cat([self.log_factor.new_zeros(1), self.log_factor.exp()])
 
     def gates(self, spread: Tensor) -> Tensor:
@@ -124,17 +131,33 @@ class LocalExit(nn.Module):
         gates = torch.sigmoid(self.gate_slope * spread + self.gate_offset)
         return gates if self.training else torch.round(GATE_STEPS * gates) / GATE_STEPS
 
+    def gated_steps(self) -> Tensor:
+        """GC: how many steps of a gate times its factor make 1, so that the largest fits."""
+        return GATED_STEPS / self.factors().max()
+
+    def factored_gates(self, spread: Tensor, count: Tensor) -> Tensor:
+        """GC: gates (N, M, 1) of scores so far apart times the factor for `count` (N,) members."""
+        gates = torch.sigmoid(self.gate_slope * spread + self.gate_offset)
+        gates = gates * self.factors()[count][:, None, None]
+        if self.training:
+            return gates
+        steps = self.gated_steps()
+        return torch.round(steps * gates) / steps
+
     def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
         """scores (N, M, K), mask (N, M) bool -> logits (N, K)."""
         if self.aggregation == "MP":
             lowest = -SCORE_ZERO * torch.ones_like(scores)
             return torch.where(mask[..., None], scores, lowest).amax(1) * self.log_factor.exp()
         kept = torch.where(mask[..., None], scores, torch.zeros_like(scores))
-        if self.aggregation == "GA":
+        count = mask.sum(1)
+        if self.aggregation in ("GA", "GC"):
             spread = kept.amax(2, keepdim=True) - kept.amin(2, keepdim=True)
-            kept = kept * self.gates(spread)
+            if self.aggregation == "GA":
+                kept = kept * self.gates(spread)
+            else:
+                kept = kept * self.factored_gates(spread, count)
         if self.aggregation in ("AP", "GA"):
-            count = mask.sum(1)
             mean = kept.sum(1) / count.clamp(min=1)[:, None]
             return mean * self.factors()[count][:, None]
         return kept.flatten(1) @ self.weight.T + self.bias

@@ -9,8 +9,9 @@ from ddnn.bundle import Topology
 from ddnn.errors import ConfigError
 
 Aggregation = Literal["MP", "AP", "CC"]
-#: GA, gated average, is for scores: features are bits, without a degree of confidence.
-LocalAggregation = Literal["MP", "AP", "CC", "GA"]
+#: GA, gated average, and GC, gated CC, are for scores: features are bits, without a degree of
+#: confidence.
+LocalAggregation = Literal["MP", "AP", "CC", "GA", "GC"]
 FEATURE_AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 AGGREGATIONS: tuple[str, ...] = get_args(LocalAggregation)
 UpperWeights = Literal["binary", "int8"]
@@ -73,7 +74,7 @@ class NetworkOptions:
         upper_weights: of the blocks of edge and cloud sections.
         shared: one set of device weights for all cameras.
         local_aggregation: how scores become one answer: MP (largest), AP (mean), CC (linear),
-            GA (mean, each camera weighed by how sure it is).
+            GA (mean, each camera weighed by how sure it is), GC (linear, weighed likewise).
         feature_aggregation: how features are joined: MP (or), AP (sum), CC (side by side).
         offload: where the network is cut: `features`: devices run their blocks and send what
             comes out; `images`: they send their pictures, and the cloud runs those blocks too.
@@ -152,6 +153,8 @@ class TrainOptions:
         batch: samples in a step, of all processes together.
         learning_rate: of Adam at the start; falls to 0 along a cosine.
         camera_dropout: chance of each camera to be left out of a sample's aggregation.
+        local_masks: local exits learn each sample from so many more sets of cameras, of any size
+            with the same chance.
         device_loss: weight of each camera's own answer on the views that see the object.
         distillation: weight of the local exit learning the last exit's answer.
         shift_px, brightness, contrast, noise: strength of augmentation; 8-bit grey levels,
@@ -170,6 +173,7 @@ class TrainOptions:
     batch: int = 32
     learning_rate: float = 3e-3
     camera_dropout: float = 0.2
+    local_masks: int = 2
     device_loss: float = 0.3
     distillation: float = 0.0
     shift_px: int = 1
@@ -189,6 +193,8 @@ class TrainOptions:
             raise ConfigError("training needs 1 epoch or more, of batches of 2 samples or more")
         if self.patience < 0:
             raise ConfigError(f"patience must be 0 epochs or more, is {self.patience}")
+        if self.local_masks < 0:
+            raise ConfigError(f"local masks must be 0 or more, are {self.local_masks}")
         if not 0 <= self.camera_dropout < 1:
             raise ConfigError(f"camera dropout must be 0 to below 1, is {self.camera_dropout}")
 

@@ -33,13 +33,13 @@ import numpy.typing as npt
 from training.graph import BOOL, FLOAT, I8, I32, U8, Graph
 
 EXACT = 2**24  #: whole numbers up to this are exact in float32
+EXACT_I32 = 2**31  #: and below this in int32
 #: Of a block beyond devices: doubled it must fit into int8, and twice 129 times that into 16 bits,
 #: in which onnxruntime adds up pairs of byte products on x86 without VNNI.
 MAX_WEIGHT = 63
 #: An AP sum of members' +1/-1 must fit into a byte around 128.
 MAX_MEMBERS = 127
 Aggregation = Literal["MP", "AP", "CC"]
-LocalAggregation = Literal["MP", "AP", "CC", "GA"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Block:
     def check_exact(self, largest_input: int) -> None:
         """Raise ValueError where inputs within -largest..largest might not give exact sums."""
         weighted = 2 * largest_input * largest_sum(self.signs)
-        _check_exact("a block's sums", weighted + 1 + 2 * int(np.abs(self.threshold).max()))
+        check_whole("a block's sums", weighted + 1 + 2 * int(np.abs(self.threshold).max()))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Head:
         terms reaches 2 F m; one that has the offset in it stays within F m + |offset|.
         """
         bound = len(self.signs) * int(np.abs(self.multiplier).max()) * 2
-        _check_exact(
+        check_whole(
             f"an exit over {len(self.signs)} features", bound + int(np.abs(self.offset).max())
         )
 
@@ -94,10 +94,12 @@ def largest_sum(weights: npt.NDArray[np.int8]) -> int:
     return int(np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3)).max())
 
 
-def _check_exact(what: str, largest: int) -> None:
-    if largest >= EXACT:
+def check_whole(what: str, largest: int, limit: int = EXACT) -> None:
+    """Raise ValueError where whole numbers up to `largest` might not be exact below `limit`."""
+    if largest >= limit:
+        kind = "float32" if limit == EXACT else "int32"
         raise ValueError(
-            f"{what} may reach {largest}, which is not exact in float32 (limit {EXACT}): "
+            f"{what} may reach {largest}, which is not exact in {kind} (limit {limit}): "
             "smaller multipliers and offsets or fewer inputs are needed"
         )
 
@@ -142,88 +144,6 @@ def device_section(image: tuple[int, int, int], blocks: Sequence[Block], head: H
         [("image", image)],
         [("scores", U8, (len(head.offset),)), ("features", U8, (packed_bytes(len(flip)),))],
     )
-
-
-def local_section(
-    members: int,
-    classes: int,
-    kind: LocalAggregation,
-    head: Head | None = None,
-    table: npt.ArrayLike | None = None,
-    gate: npt.ArrayLike | None = None,
-) -> bytes:
-    """The local aggregator: scores u8 (N, M, K), mask u8 (N, M) -> logits i32 (N, K).
-
-    A score of 128 stands for 0. Whatever a masked row holds has no influence. With nobody there
-    MP, AP and GA give equal logits (entropy 1), CC its offsets.
-
-    Args:
-        head: CC only: a linear layer of any whole weights; `signs` (M * K, K) are the weights.
-        table: whole factors. AP, GA: (M + 1,), what the sum over the members there is multiplied
-            with, by their number; None: 4096 / number, so that the result is 4096 times their
-            mean. MP: (1,), what the largest score is multiplied with; None: 1.
-        gate: GA only: (256,) whole weights >= 0 of a member's scores, by how far its largest is
-            above its smallest.
-
-    Raises:
-        ValueError: numbers so large that a step would not be exact in float32.
-    """
-    g = Graph()
-    # By way of bool: a mask byte other than 0 and 1 must not weigh a member.
-    there = g.op("Cast", "mask", to=BOOL)
-    rows = g.op("Unsqueeze", g.op("Cast", there, to=FLOAT), g.sizes(2))
-    scores = g.op("Cast", "scores", to=FLOAT)
-    centred = g.op("Mul", g.op("Sub", scores, g.constant(128, FLOAT)), rows)
-    if kind == "AP":
-        y = _mean(g, centred, there, members, table)
-    elif kind == "GA":
-        gates = np.asarray([] if gate is None else gate, np.int64)
-        if gates.shape != (256,) or gates.min() < 0:
-            raise ValueError("GA needs 256 gates, none below 0")
-        spread = g.op(
-            "Sub", g.op("ReduceMax", scores, g.sizes(2)), g.op("ReduceMin", scores, g.sizes(2))
-        )
-        weight = g.op("Gather", g.constant(gates, FLOAT), g.op("Cast", spread, to=I32))
-        weighed = g.op("Mul", centred, weight)
-        y = _mean(g, weighed, there, members, table, 128 * int(gates.max()))
-    elif kind == "MP":
-        gone = g.op("Sub", rows, g.constant(1, FLOAT))
-        low = g.op("Mul", gone, g.constant(128, FLOAT))
-        y = g.op("ReduceMax", g.op("Add", centred, low), g.sizes(1), keepdims=0)
-        factor = 1 if table is None else int(np.asarray(table).reshape(()))
-        if factor != 1:
-            _check_exact("the local exit", 128 * abs(factor))
-            y = g.op("Mul", y, g.constant(factor, FLOAT))
-    else:
-        if head is None or head.signs.shape != (members * classes, classes):
-            raise ValueError("CC needs weights (members * classes, classes)")
-        largest = np.abs(head.signs.astype(np.int64)).sum(0) * 128 + np.abs(head.offset)
-        _check_exact("the local exit", int(largest.max()))
-        weights = g.constant(head.signs, FLOAT)
-        y = g.op("Gemm", g.op("Flatten", centred), weights, g.constant(head.offset, FLOAT))
-    g.op("Cast", y, to=I32, out="logits")
-    return g.build(
-        [("scores", (members, classes)), ("mask", (members,))], [("logits", I32, (classes,))]
-    )
-
-
-def _mean(
-    g: Graph,
-    centred: str,
-    there: str,
-    members: int,
-    table: npt.ArrayLike | None,
-    largest: int = 128,
-) -> str:
-    """Sum of float (N, M, K), each within -largest..largest, times a factor for those there."""
-    counts = np.arange(members + 1)
-    shares = np.round(4096 / np.maximum(counts, 1)) if table is None else np.asarray(table)
-    if shares.shape != counts.shape:
-        raise ValueError(f"a mean of {members} members needs {members + 1} factors")
-    _check_exact("the local exit", int((np.abs(shares) * counts).max()) * largest)
-    count = g.op("ReduceSum", g.op("Cast", there, to=I32), g.sizes(1), keepdims=1)
-    share = g.op("Gather", g.constant(shares, FLOAT), count)
-    return g.op("Mul", g.op("ReduceSum", centred, g.sizes(1), keepdims=0), share)
 
 
 def upper_section(
@@ -444,7 +364,7 @@ def _exit(
     if to_nearest and head.shift:
         half = 2 ** (head.shift - 1)
         largest = len(signs) * np.abs(head.multiplier) + np.abs(head.offset) + 1 + half
-        _check_exact("an exit's scores", int(largest.max()))
+        check_whole("an exit's scores", int(largest.max()))
         offset = (offset | 1) - half
     return g.op("Gemm", x, weights, g.constant(offset * scale, FLOAT))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training import ranks
-from training.augment import Draws, augment, drop_cameras
+from training.augment import Draws, augment, cameras_left, drop_cameras
 from training.binary import MaskedBatchNorm
 from training.checkpoint import Checkpoint
 from training.datasets.base import MultiCameraSet, evenly, split_validation
@@ -163,15 +163,20 @@ class _Training:
             network.keep_trainable(options.hold_gamma)
             self._schedule.step()
             total += loss.detach().double() * len(index)
-        settle(network, fit, options)
+        if self._may_choose(len(self.history) + 1):
+            settle(network, fit, options)
         return float(ranks.summed(total)) / len(fit)
+
+    def _may_choose(self, epoch: int) -> bool:
+        """Whether the network may be that of this epoch."""
+        # While the learning rate is high a good validation result is luck.
+        return epoch > self._options.epochs // 2
 
     def judge(self, result: EpochResult) -> None:
         """Keep the network if it is the best so far."""
         best = self.history[self._best_epoch - 1].score if self._best else -1.0
         self.history.append(result)
-        # While the learning rate is high a good validation result is luck.
-        if result.score >= best and result.epoch > self._options.epochs // 2:
+        if result.score >= best and self._may_choose(result.epoch):
             self._best = copy.deepcopy(self.network.state_dict())
             self._best_epoch = result.epoch
 
@@ -259,7 +264,22 @@ def step_loss(network: Network, batch: Samples, options: TrainOptions, draws: Dr
     """The joint loss of one step's samples, or this process's share of it."""
     images = augment(batch.images, batch.present, options, draws)
     mask = drop_cameras(batch.present, options.camera_dropout, draws)
-    return joint_loss(network(images, mask, batch.present), batch, mask, network.options, options)
+    answers = network(images, mask, batch.present)
+    loss = joint_loss(answers, batch, mask, network.options, options)
+    if network.locals and options.local_masks:
+        masks = [cameras_left(batch.present, draws) for _ in range(options.local_masks)]
+        loss = loss + sum(_local_loss(network, answers, batch, m) for m in masks) / len(masks)
+    return loss
+
+
+def _local_loss(network: Network, answers: Answers, batch: Samples, mask: Tensor) -> Tensor:
+    """Cross-entropy of all local exits with the cameras of `mask`."""
+    losses = []
+    for exit_, gateway in zip(network.locals, map(list, network.options.gateways), strict=True):
+        there = mask[:, gateway]
+        logits = exit_(answers.devices[:, gateway], there)
+        losses.append(_cross_entropy(logits, batch.labels, there.any(1)))
+    return torch.stack(losses).sum()
 
 
 def joint_loss(

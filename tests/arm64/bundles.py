@@ -13,12 +13,12 @@ from ddnn.bundle import (
     encode_manifest,
 )
 from training.describe import describe_section
+from training.local_sections import local_section
 from training.pictures import picture_section, whole_section
 from training.sections import (
     Block,
     Head,
     device_section,
-    local_section,
     pooled,
     upper_section,
 )

@@ -64,7 +64,9 @@ def local(scores, mask, kind, head=None, table=None, gate=None):
     for sample, (rows, there) in enumerate(zip(scores.astype(np.int64) - 128, mask, strict=True)):
         rows = rows * (there[:, None] != 0)
         count = int((there != 0).sum())
-        if kind == "CC":
+        if kind == "GC":
+            rows = rows * np.asarray(gate)[count][rows.max(1) - rows.min(1)][:, None]
+        if kind in ("CC", "GC"):
             out[sample] = rows.reshape(-1) @ head.signs.astype(np.int64) + head.offset
         elif kind in ("AP", "GA"):
             if kind == "GA":

@@ -78,13 +78,13 @@ def random_network(options, seed=0):
 LABEL = Label("tiny", 1, {"seed": 0})
 
 
-@pytest.mark.parametrize("aggregation", ["MP", "AP", "CC", "GA"])
+@pytest.mark.parametrize("aggregation", ["MP", "AP", "CC", "GA", "GC"])
 @pytest.mark.parametrize(
     "shape", ["devices-edge-cloud", "devices-edges-cloud", "devices-edge", "devices-cloud"]
 )
 def test_every_shape_is_exported_as_torch_computes_it(shape, aggregation):
     data = tiny_set()
-    features = "CC" if aggregation == "GA" else aggregation
+    features = "CC" if aggregation in ("GA", "GC") else aggregation
     options = options_for(data, shape, local_aggregation=aggregation, feature_aggregation=features)
     bundle = export(random_network(options), data, data.train, LABEL)
     assert decode_manifest(bundle.payload) == bundle.manifest

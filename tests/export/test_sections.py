@@ -6,12 +6,12 @@ import onnxruntime as ort
 import pytest
 
 from tests.export import reference
+from training.local_sections import local_section
 from training.sections import (
     EXACT,
     Block,
     Head,
     device_section,
-    local_section,
     pooled,
     upper_section,
 )
@@ -301,6 +301,12 @@ def test_parameters_that_would_not_be_exact_are_refused():
     for gate in (None, np.ones(255), np.arange(256) - 1):
         with pytest.raises(ValueError, match="gates"):
             local_section(2, 3, "GA", table=[0, 2, 1], gate=gate)
+    linear = Head(np.full((6, 3), 2**31 // (6 * 128 * 255) + 1), np.ones(3, int), np.zeros(3, int))
+    with pytest.raises(ValueError, match="int32"):
+        local_section(2, 3, "GC", linear, gate=np.full((3, 256), 255))
+    for gate in (None, np.ones(256), np.full((3, 256), 256), np.full((3, 256), -1)):
+        with pytest.raises(ValueError, match="gates"):
+            local_section(2, 3, "GC", linear, gate=gate)
 
 
 def test_device_section_file_is_small_and_always_the_same():

@@ -110,8 +110,13 @@ def local(scores, mask, kind, *, weights=None, offset=None, table=None, gate=Non
                 )
                 logits[s, c] = sum(values) * int(factor)
             else:
+                weigh = dict.fromkeys(present, 1)
+                if kind == "GC":
+                    row = gate[len(present)]
+                    spread = {m: int(scores[s, m].max()) - int(scores[s, m].min()) for m in present}
+                    weigh = {m: int(row[spread[m]]) for m in present}
                 logits[s, c] = int(offset[c]) + sum(
-                    (int(scores[s, m, k]) - 128) * int(weights[m * classes + k, c])
+                    (int(scores[s, m, k]) - 128) * weigh[m] * int(weights[m * classes + k, c])
                     for m in present
                     for k in range(classes)
                 )

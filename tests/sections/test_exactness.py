@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.sections import reference
+from training.local_sections import local_section
 from training.sections import (
     Block,
     Head,
     device_section,
-    local_section,
     packed_bytes,
     pooled,
     upper_section,
@@ -25,7 +25,7 @@ LEVELS = (
     LEVEL.ORT_ENABLE_ALL,
 )
 KINDS = ("MP", "AP", "CC")
-LOCAL_KINDS = (*KINDS, "GA")
+LOCAL_KINDS = (*KINDS, "GA", "GC")
 few = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
@@ -159,10 +159,13 @@ def test_local_section_equals_whole_number_arithmetic(members, classes, kind, se
     mask = rng.integers(0, 2, (6, members), np.uint8)
     mask[0], mask[1], mask[2] = 1, 1, 0
     more, head = {}, None
-    if kind == "CC":
-        weights = rng.integers(-300, 301, (members * classes, classes))
+    if kind in ("CC", "GC"):
+        largest = 300 if kind == "CC" else 400  # of int32 GC takes the most that 160 inputs may
+        weights = rng.integers(-largest, largest + 1, (members * classes, classes))
         more = {"weights": weights, "offset": rng.integers(-999, 1000, classes)}
         head = Head(weights, np.ones(classes, np.int64), more["offset"])
+        if kind == "GC":
+            more["gate"] = rng.integers(0, 256, (members + 1, 256))
     elif kind == "GA":
         more = {"table": rng.integers(1, 60, members + 1), "gate": rng.integers(0, 64, 256)}
     elif rng.random() < 0.5:
@@ -181,7 +184,9 @@ def test_whatever_a_missing_member_holds_changes_nothing(kind, tier):
     if tier == "local":
         head = Head(rng.integers(-9, 10, (12, 3)), np.ones(3, np.int64), np.arange(3))
         gate, table = (np.arange(256) // 4, np.arange(5)) if kind == "GA" else (None, None)
-        data = local_section(4, 3, kind, head if kind == "CC" else None, table, gate)
+        if kind == "GC":
+            gate = rng.integers(0, 256, (5, 256))
+        data = local_section(4, 3, kind, head if kind in ("CC", "GC") else None, table, gate)
         name, rows = "scores", rng.integers(0, 256, (64, 4, 3), np.uint8)
     else:
         shape = (3, 5, 7)

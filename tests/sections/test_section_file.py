@@ -17,7 +17,8 @@ from ddnn.errors import BundleError
 from ddnn.section import Section
 from ddnn.section_file import OPERATORS, check_file
 from tests.bundles import random_bundle
-from training.sections import Block, Head, local_section, upper_section
+from training.local_sections import local_section
+from training.sections import Block, Head, upper_section
 
 BUNDLE = random_bundle()
 
@@ -261,6 +262,8 @@ def test_allowed_operators_are_those_that_the_builder_uses():
     files = [*BUNDLE.sections.values()]
     files += [local_section(2, 3, kind) for kind in ("MP", "AP")]
     files.append(local_section(2, 3, "GA", table=[0, 2, 1], gate=np.arange(256)))
+    linear = Head(np.ones((6, 3), np.int64), np.ones(3, int), np.zeros(3, int))
+    files.append(local_section(2, 3, "GC", linear, gate=np.ones((3, 256))))
     files += [
         upper_section(2, (3, 3, 3), kind, [block], head, edge_features=True)
         for kind in ("MP", "AP")

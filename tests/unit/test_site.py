@@ -280,18 +280,6 @@ def test_new_site_with_home_assistant_tells_its_gateway(tmp_path):
     assert (settings["home_assistant"], settings["home_assistant_prefix"]) == (True, "home")
 
 
-def test_unit_file_hands_over_what_a_nodes_folder_holds(made):
-    """systemd puts these files into one folder, under the names that the settings use."""
-    deploy = Path(__file__).resolve().parents[2] / "deploy"
-    unit = (deploy / "ddnn@.service.d" / "credentials.conf").read_text()
-    handed = dict(re.findall(r"^LoadCredential=(\S+):/etc/ddnn/%i/(\S+)$", unit, re.MULTILINE))
-    assert all(name == source for name, source in handed.items())
-    assert "--config %d/%i.toml" in unit
-    for node, service in (("s1.device-0", "device"), ("s1.gateway", "gateway")):
-        files = {path.name for path in (made / "nodes" / node).iterdir()}
-        assert {name.replace("%i", service) for name in handed} == files
-
-
 def test_settings_of_each_node_are_those_of_its_command(made):
     from cloud_service.service import CloudSettings
     from device_agent.service import DeviceSettings

@@ -17,9 +17,10 @@ from ddnn.errors import DdnnError  # noqa: E402
 from ddnn.store import read_folder  # noqa: E402
 from tests.export.test_export import options_for, tiny_set  # noqa: E402
 from training.checkpoint import Checkpoint, fingerprint  # noqa: E402
+from training.datasets.base import split_validation  # noqa: E402
 from training.export import build_sections  # noqa: E402
 from training.options import TrainOptions  # noqa: E402
-from training.train import settle, train  # noqa: E402
+from training.train import step_loss, train  # noqa: E402
 
 DATA = tiny_set()
 OPTIONS = TrainOptions(epochs=3, batch=8)
@@ -63,17 +64,19 @@ def test_training_killed_in_any_epoch_ends_as_if_it_had_not_been(
         if result.epoch == epoch and when == "after the checkpoint":
             raise Killed
 
-    def settle_or_die(*args):
+    def step_or_die(*args):
         calls.append(1)
-        if len(calls) == epoch:
+        # The last step of that epoch: it is counted with none of it kept.
+        if len(calls) == epoch * steps:
             raise Killed
-        settle(*args)
+        return step_loss(*args)
 
-    calls = []
+    fitted = len(split_validation(DATA, share=OPTIONS.validation_share)[0])
+    calls, steps = [], -(-fitted // OPTIONS.batch)
     mortal = checkpoint(tmp_path, kind=Mortal)
     with monkeypatch.context() as patched:
         if when == "in the epoch":
-            patched.setattr("training.train.settle", settle_or_die)
+            patched.setattr("training.train.step_loss", step_or_die)
         with pytest.raises(Killed):
             train(DATA, options_for(DATA), OPTIONS, report, checkpoint=mortal)
     assert sections(checkpoint=checkpoint(tmp_path)) == uninterrupted

@@ -196,8 +196,9 @@ def aggregation(bench: Bench) -> Table:
     return Table(
         "aggregation",
         "Aggregation",
-        "Local exit - features: MP largest, AP mean, CC side by side; GA, for the local exit, a "
-        "mean in which each camera weighs as much as it is sure. The paper's numbers are "
+        "Local exit - features: MP largest, AP mean, CC side by side; for the "
+        "local exit GA, a mean in which each camera weighs as much as it is sure, and GC, CC "
+        "likewise. The paper's numbers are "
         "those quoted of its Table I; its authors' files do not hold them.",
         [
             Column("pair", "pair"),
