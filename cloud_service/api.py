@@ -265,12 +265,12 @@ def router(overview: Overview, records: Records) -> APIRouter:
         heard = {brief.site for brief in briefs}
         return _json(Sites(briefs, tuple(n for n in records.sites() if n not in heard)))
 
-    @api.get("/sites/{site}", responses=_answers(SiteView, 404), response_class=Response)
+    @api.get("/sites/{site}", responses=_answers(SiteView, 400, 404), response_class=Response)
     def site(site: Site) -> Response:
         """Everything that is known of a site now."""
         return _json(view(site))
 
-    @api.get("/sites/{site}/nodes", responses=_answers(Nodes, 404), response_class=Response)
+    @api.get("/sites/{site}/nodes", responses=_answers(Nodes, 400, 404), response_class=Response)
     def nodes(site: Site) -> Response:
         """Cameras, gateways and workers, and whether they are there."""
         return _json(Nodes(view(site).nodes))
@@ -337,7 +337,9 @@ def router(overview: Overview, records: Records) -> APIRouter:
         found = records.buckets(site, from_s, to_s, bucket_s, each)
         return _json(Buckets(bucket_s, tuple(found)))
 
-    @api.get("/sites/{site}/ledger", responses=_answers(LedgerNow, 404), response_class=Response)
+    @api.get(
+        "/sites/{site}/ledger", responses=_answers(LedgerNow, 400, 404), response_class=Response
+    )
     def ledger(site: Site) -> Response:
         """What became of every slot."""
         seen = view(site)
@@ -354,13 +356,17 @@ def router(overview: Overview, records: Records) -> APIRouter:
         recorded(site)
         return _json(LedgerHistory(tuple(records.ledger_rows(site, from_s, to_s))))
 
-    @api.get("/sites/{site}/bundles", responses=_answers(Bundles, 404), response_class=Response)
+    @api.get(
+        "/sites/{site}/bundles", responses=_answers(Bundles, 400, 404), response_class=Response
+    )
     def bundles(site: Site) -> Response:
         """The running bundle, and how far a change to another one is."""
         seen = view(site)
         return _json(Bundles(seen.bundle, seen.rollout))
 
-    @api.get("/sites/{site}/settings", responses=_answers(Settings, 404), response_class=Response)
+    @api.get(
+        "/sites/{site}/settings", responses=_answers(Settings, 400, 404), response_class=Response
+    )
     def settings(site: Site) -> Response:
         """Thresholds in force, what was asked for, and the calibrated curve."""
         seen = view(site)
@@ -368,7 +374,9 @@ def router(overview: Overview, records: Records) -> APIRouter:
         calibrated = bundle.thresholds if bundle else {}
         return _json(Settings(seen.settings, calibrated, bundle.calibration if bundle else None))
 
-    @api.get("/sites/{site}/missing", responses=_answers(Missing, 404), response_class=Response)
+    @api.get(
+        "/sites/{site}/missing", responses=_answers(Missing, 400, 404), response_class=Response
+    )
     def missing(site: Site) -> Response:
         """Missing cameras, and the accuracy that the bundle promises without them."""
         seen = view(site)

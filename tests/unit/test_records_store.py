@@ -110,7 +110,7 @@ def test_two_programs_that_start_at_once_migrate_once(url):
 
 
 def test_database_of_a_newer_program_is_refused(records):
-    with records._writing() as connection:
+    with records.writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'zzzz'")
     with pytest.raises(RecordsError, match="newer version"):
         records.migrate()
@@ -155,7 +155,7 @@ def test_same_slot_of_two_sites_is_two_decisions(records):
 def test_whatever_comes_in_whatever_order_each_key_is_there_once_and_as_first_seen(
     records, batches
 ):
-    with records._writing() as connection:
+    with records.writing() as connection:
         for table in reversed(metadata.sorted_tables):
             connection.execute(table.delete())
     first = {}
@@ -394,7 +394,7 @@ def test_password_is_never_shown():
 def test_sqlite_syncs_each_commit(tmp_path):
     records = Records(f"{tmp_path}/a.db")
     records.migrate()
-    with records._reading() as connection:
+    with records.reading() as connection:
         values = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "auto_vacuum")
