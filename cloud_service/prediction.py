@@ -100,7 +100,7 @@ def _prediction(bundle: BundleView, point: CurvePoint) -> Prediction:
     return Prediction(
         threshold=point.thresholds[bundle.exits[0]],
         accuracy=point.accuracy,
-        exit_shares={str(name): share for name, share in point.exit_shares.items()},
+        exit_shares={str(name): point.exit_shares[name] for name in bundle.exits},
         frame_bytes=point.camera_bytes * bundle.cameras,
         cloud_bytes=point.cloud_bytes,
     )

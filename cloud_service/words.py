@@ -98,6 +98,7 @@ def troubles(view: SiteView) -> list[Trouble]:
         text = "is online, but its frames do not arrive"
         found.append(Trouble("warning", f"Camera {camera}", text))
     found += _degraded(view)
+    found += _rollout(view)
     for exit_ in view.audit.exits if view.audit else ():
         if exit_.drift:
             rate = share(exit_.all.rate or 0.0)
@@ -167,6 +168,18 @@ def _said(name: str, node: NodeView) -> Iterable[tuple[Level, str, str]]:
         yield "warning", name, f"is hot: {health.temperature_c:.0f} °C"
     if health.disk_mb is not None and health.disk_mb < LITTLE_DISK_MB:
         yield "warning", name, f"has little disk left: {health.disk_mb} MB"
+
+
+def _rollout(view: SiteView) -> Iterable[Trouble]:
+    rollout = view.rollout
+    if rollout is not None and rollout.stage == "held up":
+        for step in rollout.nodes:
+            if step.progress == "refused":
+                why = f"{step.node} refuses version {rollout.version}: {shorten(step.why or '')}"
+                yield Trouble("warning", "Roll-out", why)
+    if rollout is not None and rollout.stage == "given up":
+        why = shorten(rollout.waiting or "see the gateway's log")
+        yield Trouble("warning", "Roll-out", f"version {rollout.version} was given up: {why}")
 
 
 def _degraded(view: SiteView) -> Iterable[Trouble]:

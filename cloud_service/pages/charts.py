@@ -23,6 +23,8 @@ _COLOURS = {
     "cloud": "var(--cloud)",
     "nothing_seen": "var(--none)",
 }
+#: Charts measure their labels themselves, and know nothing of the page's style sheet.
+FONT = 'system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif'
 #: More classes than this would be bars that nobody can tell apart.
 MAX_CLASSES = 6
 
@@ -35,7 +37,7 @@ def scores(
     shown = _clearest(known, len(classes))
     return _base(
         f"Last scores of {len(by_camera)} cameras",
-        grid={"left": 4, "right": 12, "top": 30, "bottom": 4, "containLabel": True},
+        grid={"left": 78, "right": 12, "top": 30, "bottom": 20},
         xAxis=_value_axis(min=-1, max=1, splitNumber=2),
         yAxis={
             **_category_axis([f"camera {n}" for n in cameras]),
@@ -172,9 +174,9 @@ def promises(rows: Sequence[tuple[str, float | None]], now: float | None) -> Opt
     """Accuracy that the bundle measured if one more camera went, percent; `now`: as it is."""
     return _base(
         "Accuracy if one more camera went",
-        grid={"left": 4, "right": 40, "top": 6, "bottom": 4, "containLabel": True},
+        grid={"left": 78, "right": 44, "top": 6, "bottom": 20},
         legend={"show": False},
-        xAxis=_value_axis(min=0, max=100, splitNumber=4),
+        xAxis=_value_axis(min=0, max=100, interval=25),
         yAxis={
             **_category_axis([name for name, _ in rows]),
             "inverse": True,
@@ -201,15 +203,15 @@ def promises(rows: Sequence[tuple[str, float | None]], now: float | None) -> Opt
     )
 
 
-def predicted(point: Prediction, raw_bytes: int) -> list[tuple[str, str]]:
-    """A promise in words, by name."""
-    left = ", ".join(f"{name} {share(part)}" for name, part in point.exit_shares.items())
-    less = f" ({raw_bytes / point.frame_bytes:.0f}x less than raw)" if point.frame_bytes else ""
+def predicted(point: Prediction, raw_bytes: int) -> list[tuple[str, str, str]]:
+    """A promise in words: name, number, and what is to be said with it."""
+    first, *others = [f"{name} {share(part)}" for name, part in point.exit_shares.items()]
+    less = f"{raw_bytes / point.frame_bytes:.0f}x less than raw views" if point.frame_bytes else ""
     return [
-        ("Accuracy", share(point.accuracy)),
-        ("Decided at", left),
-        ("Cameras send", f"{size(point.frame_bytes)} per frame{less}"),
-        ("To the cloud", f"{size(point.cloud_bytes)} per frame"),
+        ("Accuracy", share(point.accuracy), ""),
+        ("Left at", first, ", ".join(others)),
+        ("Cameras send", f"{size(point.frame_bytes)}/frame", less),
+        ("To the cloud", f"{size(point.cloud_bytes)}/frame", ""),
     ]
 
 
@@ -249,6 +251,7 @@ def _over_time(title: str, axis: Options, series: list[Options]) -> Options:
         },
         xAxis={
             "type": "time",
+            "splitNumber": 3,
             "axisLine": {"lineStyle": {"color": "var(--line)"}},
             "axisLabel": {"color": "var(--soft)", "hideOverlap": True},
         },
@@ -261,7 +264,7 @@ def _base(title: str, **parts: Any) -> Options:
     return {
         "animation": False,
         "aria": {"enabled": True, "label": {"description": title}},
-        "textStyle": {"color": "var(--ink)", "fontFamily": "inherit"},
+        "textStyle": {"color": "var(--ink)", "fontFamily": FONT},
         "legend": {
             "top": 0,
             "left": 0,

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from nicegui import run, ui
-from nicegui.events import GenericEventArguments
 
 from cloud_service.pages import charts
-from cloud_service.pages.look import Box, Card, Text
+from cloud_service.pages.look import Box, Card, Field, Text
 from cloud_service.pages.now import put
 from cloud_service.records.counting import Bucket
 from cloud_service.views import SiteView
@@ -87,12 +86,11 @@ class HistoryPanel:
                 self._said = Text("p", "", "soft small")
                 with Box("div", "row"):
                     label = Text("label", "Last")
-                    self._choice = Box("select", "field")
-                    label.props["for"] = self._choice.html_id
-                    with self._choice:
+                    choice = Field("select", self._chosen)
+                    choice.name_it(label)
+                    with choice:
                         for number, span in enumerate(SPANS):
                             Text("option", span.name, value=str(number))
-                    self._choice.on("change", self._chosen, ["target.value"])
             self._charts = Box("div", "charts")
             with self._charts:
                 self._exits = self._chart("Where decisions left, percent")
@@ -105,11 +103,9 @@ class HistoryPanel:
             Text("h3", title)
             return ui.echart({}, renderer="svg").classes("chart")
 
-    async def _chosen(self, event: GenericEventArguments) -> None:
-        try:
-            self._span = SPANS[int(event.args["target"]["value"])]
-        except (KeyError, TypeError, ValueError, IndexError):
-            return
+    async def _chosen(self, value: str) -> None:
+        if value.isdecimal() and int(value) < len(SPANS):
+            self._span = SPANS[int(value)]
         if self._view is not None:
             await self.update(self._view)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nicegui import ui
@@ -55,6 +56,68 @@ class Box(ui.element):
         """Another value of an attribute; what is the same is not sent again."""
         if self.props.get(name) != value:
             self.props[name] = value
+
+
+class Field(Box):
+    """A plain input or choice: the browser's own, which every keyboard and screen reader knows.
+
+    Args:
+        tag: `input` or `select`.
+        changed: called with the field's text.
+        event: `change` when it is left or let go, `input` at each step.
+    """
+
+    HANDLER = "(event) => emit(event.target.value)"
+
+    def __init__(
+        self,
+        tag: str,
+        changed: Callable[[str], object],
+        classes: str = "field",
+        event: str = "change",
+        **attributes: object,
+    ) -> None:
+        super().__init__(tag, classes, **attributes)
+        self.on(
+            event,
+            lambda said: changed(str(said.args)[:200]),
+            throttle=0.05,
+            js_handler=self.HANDLER,
+        )
+
+    def name_it(self, label: Text) -> None:
+        """`label` names this field."""
+        label.props["for"] = self.html_id
+
+
+class Slider(Field):
+    """A slider over numbered choices, in the browser's own way.
+
+    Nothing of it is sent again: a slider that is told its value jumps back to where it was. What a
+    choice means to those who do not see it goes with it beforehand.
+
+    Args:
+        name: of the slider.
+        choices: in words.
+        chosen: number of the first one.
+    """
+
+    HANDLER = """(event) => {
+      const said = event.target.dataset.said.split("|")[event.target.value];
+      event.target.setAttribute("aria-valuetext", said);
+      emit(event.target.value);
+    }"""
+
+    def __init__(
+        self, name: str, choices: Sequence[str], chosen: int, moved: Callable[[str], object]
+    ) -> None:
+        super().__init__(
+            "input", moved, "slider", "input", type="range", min="0", max=str(len(choices) - 1),
+            aria_label=name, aria_valuetext=choices[chosen],
+            data_said="|".join(choice.replace("|", " ") for choice in choices),
+        )  # fmt: skip
+        # "^": an attribute, which a browser begins with. Vue writes a property at every turn.
+        self.props["^value"] = str(chosen)
 
 
 class Button(Text):

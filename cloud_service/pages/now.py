@@ -13,7 +13,7 @@ from cloud_service.pages.look import Box, Button, Card, Stats, Text
 from cloud_service.views import NodeView, Seen, SiteView
 from cloud_service.words import Trouble, duration, share, size
 
-ROWS = 12
+ROWS = 14
 #: Troubles that are shown one by one.
 MAX_TROUBLES = 12
 _SIGNS = {"bad": "Fault", "warning": "Warning", "note": "Note"}
@@ -56,7 +56,7 @@ class NowPanel:
         latest, recent, bundle = view.latest, view.recent, view.bundle
         self._answer.show(answer(latest))
         self._how.show(_how(latest))
-        per_s = "–" if recent.per_s is None else f"{recent.per_s:.1f} /s"
+        per_s = "–" if recent.per_s is None else f"{recent.per_s:.1f}/s"
         degraded = f"{recent.degraded} degraded" if recent.degraded else "none degraded"
         self._stats.show("Decisions", per_s, f"of the last {recent.decided}: {degraded}")
         left = sorted(recent.exits.items(), key=lambda pair: -pair[1])
@@ -64,7 +64,7 @@ class NowPanel:
         self._stats.show("Left at", first, ", ".join(others))
         sent = recent.payload_bytes
         less = f"{bundle.raw_bytes / sent:.0f}x less than raw views" if bundle and sent else ""
-        self._stats.show("Cameras send", "–" if sent is None else f"{size(sent)} /frame", less)
+        self._stats.show("Cameras send", "–" if sent is None else f"{size(sent)}/frame", less)
         p50, p99 = recent.latency_ms_p50, recent.latency_ms_p99
         tail = "" if p99 is None else f"99 % within {p99:.0f} ms"
         self._stats.show("Latency", "–" if p50 is None else f"{p50:.0f} ms", tail)
@@ -86,7 +86,7 @@ class TroublePanel:
     """What is wrong, in plain words."""
 
     def __init__(self) -> None:
-        with Card("state", "State", "wide"):
+        with Card("state", "State", "wide slim"):
             # One sentence for those who do not see the list; said when it changes.
             self._said = Text("p", "", "", role="status")
             self._list = Box("ul", "troubles")

@@ -112,11 +112,13 @@ class SitePage:
             self._cameras = CamerasPanel()
             self._stream = StreamPanel()
             self._history = HistoryPanel(site, shared)
-            self._tuning = TuningPanel(site, send, allowed)
-            self._missing = MissingPanel()
-            self._bundle = BundlePanel()
-            self._ledger = LedgerPanel()
-            self._audit = AuditPanel()
+            with Box("div", "stack"):
+                self._tuning = TuningPanel(site, send, allowed)
+                self._audit = AuditPanel()
+            with Box("div", "stack"):
+                self._missing = MissingPanel()
+                self._bundle = BundlePanel()
+                self._ledger = LedgerPanel()
         self._client = ui.context.client
         self.renew()
         ui.timer(EVERY_S, self._tick, immediate=False)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 from nicegui import ui
-from nicegui.events import GenericEventArguments
 
 from cloud_service.overview import Overview
-from cloud_service.pages.look import Box, Text
+from cloud_service.pages.look import Box, Field, Text
 from cloud_service.pages.site import header, is_behind
 from cloud_service.views import Brief
 from cloud_service.words import QUIET_S, duration
@@ -46,9 +45,7 @@ class SitesPage:
         with Box("div", "page"), Box("section", "wide", aria_label="Sites"):
             with Box("div", "row"):
                 label = Text("label", "Find")
-                field = Box("input", "field", type="search")
-                label.props["for"] = field.html_id
-                field.on("input", self._typed, ["target.value"], throttle=0.3)
+                Field("input", self._typed, event="input", type="search").name_it(label)
                 self._said = Text("p", "", "soft small", role="status")
             self._list = Box("ul", "sites")
         self._cards: dict[str, _Card] = {}
@@ -56,11 +53,8 @@ class SitesPage:
         self.renew()
         ui.timer(EVERY_S, self._tick, immediate=False)
 
-    def _typed(self, event: GenericEventArguments) -> None:
-        try:
-            self._wanted = str(event.args["target"]["value"])[:64].lower()
-        except (KeyError, TypeError):
-            return
+    def _typed(self, value: str) -> None:
+        self._wanted = value.strip().lower()
         self.renew()
 
     def _tick(self) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nicegui import ui
-from nicegui.events import GenericEventArguments
 
 from cloud_service import prediction
 from cloud_service.pages import charts
-from cloud_service.pages.look import Box, Button, Card, Text
+from cloud_service.pages.look import Box, Button, Card, Field, Slider, Stats, Text
 from cloud_service.pages.now import put
 from cloud_service.prediction import Prediction
 from cloud_service.views import BundleView, SiteView
@@ -40,6 +39,7 @@ class TuningPanel:
         self._view: SiteView | None = None
         self._bundle: BundleView | None = None
         self._points: tuple[Prediction, ...] = ()
+        self._choice = 0
         self._undo: list[Tuning] = []
         self._asked_s: float | None = None
         self._linked = True
@@ -61,15 +61,9 @@ class TuningPanel:
         with Box("fieldset", "", role="group", aria_label="Threshold"):
             Text("h3", "Threshold of the first exit")
             self._value = Text("p", "", "num")
-            self._slider = ui.slider(min=0, max=1, step=1, value=0, on_change=self._moved)
-            self._slider.props["aria-label"] = "Threshold along the calibrated curve"
-            self._promise = Box("dl", "stats")
-            with self._promise:
-                self._promises: dict[str, Text] = {}
-                for name in ("Accuracy", "Decided at", "Cameras send", "To the cloud"):
-                    with Box("div"):
-                        Text("dt", name)
-                        self._promises[name] = Text("dd", "–")
+            self._slider = Box("div")
+            self._promise = Stats("Accuracy", "Left at", "Cameras send", "To the cloud")
+            self._measured = Text("p", "", "soft small")
             self._chart = ui.echart({}, renderer="svg").classes("chart")
             self._apply = Button("Apply this threshold")
             self._apply.on("click", self._apply_threshold)
@@ -84,13 +78,11 @@ class TuningPanel:
             )
             with Box("div", "row"):
                 label = Text("label", "Bytes per second")
-                self._budget = Box(
-                    "input", "field num", type="number", min="1", max="1000000000", step="1",
-                    inputmode="numeric",
+                budget = Field(
+                    "input", self._budget_typed, "field num", type="number", min="1",
+                    max="1000000000", inputmode="numeric",
                 )  # fmt: skip
-                label.props["for"] = self._budget.html_id
-                # Not as it is typed: a number is not complete before the field is left.
-                self._budget.on("change", self._budget_typed, ["target.value"])
+                budget.name_it(label)
                 self._budget_button = Button("Apply this budget")
                 self._budget_button.on("click", self._apply_budget)
             self._budget_said = Text("p", "", "small", role="status")
@@ -98,13 +90,15 @@ class TuningPanel:
 
     # -- what the reader does ------------------------------------------------------------------
 
-    def _moved(self) -> None:
-        self._show_choice()
+    def _moved(self, value: str) -> None:
+        if self._points and value.isdecimal():
+            self._choice = min(int(value), len(self._points) - 1)
+            self._show_choice()
 
-    def _budget_typed(self, event: GenericEventArguments) -> None:
+    def _budget_typed(self, value: str) -> None:
         try:
-            self._wanted = float(str(event.args["target"]["value"]))
-        except (KeyError, TypeError, ValueError):
+            self._wanted = float(value)
+        except ValueError:
             self._wanted = None
         if self._wanted is not None and not 1 <= self._wanted <= 1e9:
             self._wanted = None
@@ -158,9 +152,13 @@ class TuningPanel:
             self._controls.set_visibility(usable)
             self._none.show("" if usable else _why_not(bundle))
             if bundle is not None and usable:
-                self._slider.props["max"] = len(self._points) - 1
-                threshold = self._in_force()
-                self._slider.value = prediction.nearest(bundle, threshold or 0.0)
+                self._choice = prediction.nearest(bundle, self._in_force() or 0.0)
+                said = [
+                    f"T = {p.threshold:.4g}, accuracy {share(p.accuracy)}" for p in self._points
+                ]
+                self._slider.clear()
+                with self._slider:
+                    Slider("Threshold along the calibrated curve", said, self._choice, self._moved)
         self._state.show(*self._state_words(view))
         if self._points:
             self._show_choice()
@@ -173,9 +171,10 @@ class TuningPanel:
         own = bundle.thresholds.get(bundle.exits[0])
         said = f"T = {point.threshold:.4g}"
         self._value.show(said + ("" if own is None else f" (the bundle's own: {own:.4g})"))
-        self._slider.props["aria-valuetext"] = f"{said}, accuracy {share(point.accuracy)}"
-        for name, text in charts.predicted(point, bundle.raw_bytes):
-            self._promises[name].show(text)
+        for name, number, more in charts.predicted(point, bundle.raw_bytes):
+            self._promise.show(name, number, more)
+        if bundle.calibration is not None:
+            self._measured.show(f"As measured on {bundle.calibration.samples} validation samples.")
         threshold = self._in_force()
         force = prediction.at(bundle, threshold) if threshold is not None else None
         put(self._chart, charts.curve(self._points, point, force))
@@ -223,10 +222,7 @@ class TuningPanel:
         return f"Asked for {asked}; waiting for the gateway.", "warning"
 
     def _chosen(self) -> Prediction | None:
-        index: float | None = self._slider.value
-        if not self._points or index is None:
-            return None
-        return self._points[min(max(0, round(index)), len(self._points) - 1)]
+        return self._points[self._choice] if self._points else None
 
     def _in_force(self) -> float | None:
         view = self._view

@@ -7,14 +7,14 @@ import pytest
 
 from cloud_service.overview import Overview
 from cloud_service.records.store import Records
-from ddnn import audit
+from ddnn import audit, topics, tuning
 from ddnn.activation import Shadow
 from ddnn.message import Message
 from tests.browser import chromium
 from tests.pages.messages import PERIOD_S, Offer, SiteMessages, tell
 from tests.pages.server import PageServer
 
-SCORES = ((212, 96, 70), (190, 120, 110), (201, 88, 133), (140, 160, 90), (), (230, 60, 50))
+SCORES = ((96, 212, 70), (120, 190, 110), (88, 201, 133), (160, 140, 90), (), (60, 230, 50))
 
 
 class World:
@@ -149,3 +149,26 @@ def world(tmp_path_factory):
 def server(world):
     with PageServer(world.overview, world.records) as running:
         yield running
+
+
+@pytest.fixture
+def answering(world, server):
+    """The `healthy` site's broker and gateway: settings are retained and taken, or refused."""
+    site = world.sites["healthy"]
+
+    def send(topic, payload, retain):
+        assert retain
+        now = time.time()
+        wanted = tuning.decode(payload)
+        known = {"since_s": now - 5000}
+        if wanted.budget_bytes_s is not None and wanted.budget_bytes_s < 100:
+            known["notes"] = {"settings": "the budget is too small for this site"}
+        else:
+            known["settings"] = wanted
+        tell(world.overview, [Message(topic, payload), site.status("gateway", **known)], now)
+
+    server.sent.clear()
+    server.send = send
+    yield server
+    send(topics.settings("healthy"), b"", True)
+    server.send, server.may_tune = None, True
