@@ -259,7 +259,7 @@ def test_home_assistant_has_an_identity_and_the_gateway_one_topic_where_the_plan
     assert (folder / "nodes/s1.home-assistant/node.crt").exists()
     edit(folder / "site.toml", 'home_assistant = "homeassistant"', 'home_assistant = ""')
     (change,) = [change for change in site.build(folder, NOW) if change.needs_attention]
-    assert "s1.home-assistant is not in the plan any more" in change.text
+    assert "s1.home-assistant is not in the plan any more" in change.what
     assert "homeassistant" not in (folder / "broker" / "acl").read_text()
 
 
