@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dashboard setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device bench-cloud test-arm64 deploy undeploy status test-deploy collect clean
+.PHONY: help setup setup-dashboard setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-audits bench-rollout bench-device bench-cloud test-arm64 deploy undeploy status test-deploy collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -79,6 +79,9 @@ bench-sections: setup-dev ## sections beside the float export and torch; DOCS=1:
 
 test-rollout: setup-dev ## three roll-outs at full frame rate: one good, one refused, one that fails its trial
 	$(BIN)/pytest -s tests/live/test_rollout.py tests/live/test_models.py
+
+bench-audits: setup-dev ## how well audits estimate the real disagreement, and what they cost
+	@$(BIN)/python -m benchmarks.audits $(ARGS)
 
 bench-rollout: setup-dev ## push 50 kB and 2 MB to NODES=50 nodes on this machine; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.rollout --nodes $(or $(NODES),50) $(if $(DOCS),--write-docs)

@@ -57,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             edges.
         gateway_republishes: whether the gateway may write models, to give a broker back what it
             has forgotten; else the publisher alone may.
+        home_assistant: prefix under which the gateway tells Home Assistant of the site, which then
+            has an identity of its own, `home-assistant`; empty: neither.
         workers: cloud workers that connect to this broker.
         dashboard: whether `ddnn dashboard` does.
         bridged_sites: sites whose own brokers are bridged to this one.
@@ -70,6 +72,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cameras: tuple[Annotated[int, msgspec.Meta(ge=0, le=31)], ...] = ()
     edges: Annotated[int, msgspec.Meta(ge=0, le=32)] = 0
     gateway_republishes: bool = False
+    home_assistant: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""
     workers: tuple[str, ...] = ()
     dashboard: bool = False
     bridged_sites: tuple[str, ...] = ()
@@ -95,6 +98,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ConfigError(
                 "browsers connect to a site's broker: a cloud broker has no websockets"
             )
+        if self.home_assistant:
+            if not self.site:
+                raise ConfigError("a cloud broker has no site that Home Assistant could be told of")
+            topics.check_prefix(self.home_assistant, self.site)
         if self.upstream and not self.site:
             raise ConfigError("a cloud broker has no upstream")
         paths = (self.broker.folder, self.broker.data, self.broker.user, self.broker.bind)
@@ -126,6 +133,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             found += [Identity(self.site, f"device-{n}") for n in self.cameras]
             found += [Identity(self.site, f"gateway-{k}") for k in range(self.edges)]
             found += [Identity(self.site, node) for node in access.NODES]
+        if self.home_assistant:
+            found.append(Identity(self.site, access.HOME_ASSISTANT))
         found += [self.browser] if self.browser else []
         found += [Identity(CLOUD, worker) for worker in self.workers]
         if self.dashboard:
@@ -135,7 +144,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         served = (*([self.site] if self.site else []), *self.bridged_sites)
         return {
             identity: access.of(
-                identity, served, edges=self.edges > 0, models=self.gateway_republishes
+                identity,
+                served,
+                edges=self.edges > 0,
+                models=self.gateway_republishes,
+                home_assistant_prefix=self.home_assistant,
             )
             for identity in found
         }

@@ -76,6 +76,8 @@ def render_plan(plan: Plan, folder: Path) -> str:
             "# Whether the gateway may write models, to give a broker back what it has forgotten;",
             "# else the publisher alone may. Nodes take signed models only, if they have keys.",
             f"gateway_republishes = {str(plan.gateway_republishes).lower()}",
+            "# Prefix of Home Assistant's discovery, mostly homeassistant; empty: it is not told.",
+            f"home_assistant = {json.dumps(plan.home_assistant)}",
         ]
     lines += ["# Cloud workers that connect to this broker.", f"workers = {_names(plan.workers)}"]
     lines += ["# Whether `ddnn dashboard` connects to it (nodes/_cloud.dashboard)."]
@@ -232,7 +234,10 @@ def node_settings(identity: Identity, plan: Plan) -> tuple[str, dict[str, object
     if identity.edge is not None:
         return "gateway.toml", values | {"period_s": plan.period_s, "edge": identity.edge}
     if identity.node == "gateway":
-        return "gateway.toml", values | {"period_s": plan.period_s}
+        values |= {"period_s": plan.period_s}
+        if plan.home_assistant:
+            values |= {"home_assistant": True, "home_assistant_prefix": plan.home_assistant}
+        return "gateway.toml", values
     return ("publish.toml" if identity.node == "publisher" else "client.toml"), values
 
 

@@ -41,6 +41,7 @@ from cloud_service.overview import Overview
 from cloud_service.pages import RUN_OPTIONS, add_pages
 from cloud_service.records.consumer import Consumer
 from cloud_service.records.consumer import session as records_session
+from cloud_service.records.retention import Keeper, Rules
 from cloud_service.records.store import Records
 from ddnn import access, metrics, topics
 from ddnn.access import CLOUD
@@ -264,6 +265,8 @@ class Dashboard:
         )  # fmt: skip
         self._server: uvicorn.Server | None = None
         self._consumer = Consumer(self.records, self._recording)
+        kept = Rules(keep_days=settings.keep_days, keep_hours_days=settings.keep_hours_days)
+        self._keeper = Keeper(self.records, kept)
         self.guard = Guard(self._application(), self.door, {*LOOPBACK_NAMES, *settings.names})
         self._metrics = open_metrics(settings, CLOUD, settings.node, self.metrics)
 
@@ -274,6 +277,7 @@ class Dashboard:
         for topic in (*Overview.filters(scores=self._settings.scores), topics.decision_filter()):
             self._watching.subscribe(topic, self._hear, qos=0)
         self._consumer.start()
+        self._keeper.start()
         self._recording.start()
         self._watching.start()
         if self._metrics:
@@ -284,6 +288,7 @@ class Dashboard:
             self._notifier.stopping()
             self._watching.stop()
             self._consumer.stop()
+            self._keeper.stop()
             self._recording.stop()
             if self._metrics:
                 self._metrics.stop()

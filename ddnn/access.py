@@ -21,6 +21,8 @@ from ddnn.errors import ConfigError
 CLOUD = "_cloud"
 _DEVICE = re.compile(r"device-(\d{1,4})")
 _EDGE = re.compile(r"gateway-(\d{1,4})")
+#: Node name of a Home Assistant that connects to a site's broker.
+HOME_ASSISTANT = "home-assistant"
 #: Nodes of every site beside its devices.
 NODES = ("gateway", "publisher", "operator", "dashboard")
 #: The process `ddnn dashboard` has two connections: one that shows, one that records. A broker lets
@@ -34,8 +36,8 @@ class Identity(NamedTuple):
     Attributes:
         site: or `_cloud`.
         node: `device-3`, `gateway`, `gateway-1` of an edge, `publisher`, `operator`, `dashboard`,
-            `browser`, `bridge`, `broker`, or a worker's name; of `_cloud` also `dashboard` and
-            `records`, of all sites.
+            `home-assistant`, `browser`, `bridge`, `broker`, or a worker's name; of `_cloud` also
+            `dashboard` and `records`, of all sites.
     """
 
     site: str
@@ -125,12 +127,15 @@ def edge_gateway(site: str, edge: int) -> Access:
     )
 
 
-def gateway(site: str, *, edges: bool = False, models: bool = False) -> Access:
+def gateway(
+    site: str, *, edges: bool = False, models: bool = False, home_assistant: str = ""
+) -> Access:
     """The authority of its site; yet it writes no frame or setting, and says which model runs.
 
     Args:
         edges: whether edge gateways are below it beside cameras.
         models: whether it may publish models again that its broker has forgotten.
+        home_assistant: prefix under which it may tell Home Assistant of the site; empty: none.
     """
     below = (topics.edge_summary_filter(site), topics.edge_features_filter(site))
     return Access(
@@ -146,6 +151,7 @@ def gateway(site: str, *, edges: bool = False, models: bool = False) -> Access:
             *((topics.manifest(site), topics.section_filter(site)) if models else ()),
             topics.status(site, "gateway"),
             topics.check(site, "gateway"),
+            *((topics.discovery(home_assistant, site),) if home_assistant else ()),
         ),
         reads=(
             topics.summary_filter(site),
@@ -158,6 +164,21 @@ def gateway(site: str, *, edges: bool = False, models: bool = False) -> Access:
             topics.recall(site),
             *_models(site),
             topics.check(site, "gateway"),
+            *((topics.home_assistant_status(home_assistant),) if home_assistant else ()),
+        ),
+    )
+
+
+def home_assistant(site: str, prefix: str) -> Access:
+    """Home Assistant: it reads what the site's entities are made of, and any device's discovery."""
+    return Access(
+        writes=(topics.home_assistant_status(prefix), topics.check(site, HOME_ASSISTANT)),
+        reads=(
+            *topics.discovery_filters(prefix),
+            topics.home_assistant_status(prefix),
+            topics.decision(site),
+            topics.status_filter(site),
+            topics.check(site, HOME_ASSISTANT),
         ),
     )
 
@@ -276,7 +297,12 @@ def bridge(site: str) -> Access:
 
 
 def of(
-    identity: Identity, sites: Iterable[str] = (), *, edges: bool = False, models: bool = False
+    identity: Identity,
+    sites: Iterable[str] = (),
+    *,
+    edges: bool = False,
+    models: bool = False,
+    home_assistant_prefix: str = "",
 ) -> Access:
     """What an identity may do.
 
@@ -285,6 +311,7 @@ def of(
         sites: that a cloud worker serves, or a dashboard of all sites shows.
         edges: whether its site has edge gateways.
         models: whether the gateway may publish models again that its broker has forgotten.
+        home_assistant_prefix: of its discovery; empty: the site has none.
 
     Raises:
         ConfigError: there is no such node.
@@ -298,7 +325,11 @@ def of(
     if identity.edge is not None:
         return edge_gateway(identity.site, identity.edge)
     if identity.node == "gateway":
-        return gateway(identity.site, edges=edges, models=models)
+        return gateway(
+            identity.site, edges=edges, models=models, home_assistant=home_assistant_prefix
+        )
+    if identity.node == HOME_ASSISTANT and home_assistant_prefix:
+        return home_assistant(identity.site, home_assistant_prefix)
     known = {
         "publisher": publisher,
         "operator": operator,

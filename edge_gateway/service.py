@@ -10,6 +10,8 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -43,6 +45,7 @@ from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
 from edge_gateway.audits import AuditRules
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
+from edge_gateway.home_assistant import HomeAssistant
 from edge_gateway.intake import Intake
 from edge_gateway.metrics import samples
 from edge_gateway.probation import Probation
@@ -139,6 +142,16 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
             "afterwards, to see how often they disagree; 0: none.",
         ),
     ] = 0.01
+    home_assistant: Annotated[
+        bool,
+        msgspec.Meta(description="Whether Home Assistant is told of the site (MQTT discovery)."),
+    ] = False
+    home_assistant_prefix: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^[A-Za-z0-9_-]{1,64}$", description="Its discovery prefix: one topic level."
+        ),
+    ] = "homeassistant"
     canary_every: Annotated[
         int,
         msgspec.Meta(
@@ -170,6 +183,10 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
     metrics_key: MetricsKey = ""
     metrics_ca: MetricsCa = ""
     metrics_token: MetricsToken = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        topics.check_prefix(self.home_assistant_prefix, self.site)
 
 
 class _Staged(NamedTuple):
@@ -252,6 +269,15 @@ class GatewayService:
         self._staged: _Staged | None = None
         self._reported: tuple[dict[str, str], Tuning] | None = None
         self._report_by = 0.0
+        self._home_assistant = HomeAssistant(
+            settings.site,
+            settings.home_assistant_prefix
+            if settings.home_assistant and self._edge is None
+            else "",
+            version("ddnn"),
+            Path(settings.store) if settings.store and self._edge is None else None,
+        )
+        self._home_assistant_lock = threading.Lock()
         self._rollouts_lock = threading.Lock()
         self._rollouts = Rollouts(
             settings.site,
@@ -277,6 +303,8 @@ class GatewayService:
             own = [topics.edge_request(site, self._edge)]
         for topic in own:
             self._client.subscribe(topic, self._on_message)
+        if birth := self._home_assistant.birth_topic:
+            self._client.subscribe(birth, self._on_birth)
         self._models.start()
         self._client.start()
         if self._metrics:
@@ -340,6 +368,16 @@ class GatewayService:
             self._carry_out(self._gateway.on_connected(time.monotonic()))
         self._report()
         self._publish_ledger()
+        self._tell(self._home_assistant.on_connected)
+
+    def _on_birth(self, message: Message) -> None:
+        self._tell(lambda: self._home_assistant.on_birth(message.payload))
+
+    def _tell(self, messages: Callable[[], list[Publish]]) -> None:
+        """Home Assistant is told of on both threads, one after the other."""
+        with self._home_assistant_lock:
+            for message in messages():
+                self._client.send(message)
 
     def _disconnected(self) -> None:
         with self._rollouts_lock:
@@ -381,6 +419,7 @@ class GatewayService:
 
     def switch(self, bundle: Bundle, from_slot: int) -> None:
         """Run the staged sections for slots from `from_slot` on."""
+        self._tell(lambda: self._home_assistant.on_bundle(bundle.manifest))
         staged = self._staged
         with self._wake:
             if self._gateway.move_switch(bundle.bundle_id, from_slot):

@@ -7,6 +7,7 @@ import stat
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -231,12 +232,46 @@ def test_unknown_key_in_the_plan_names_the_nearest(folder):
         {"broker": {"names": ["b"], "folder": "/x\nallow_anonymous true"}},
         {"broker": {"names": ["b"], "user": "root\n"}},
         {"upstream": {"host": "h\naddress evil"}},
+        {"home_assistant": "#"},
+        {"home_assistant": "s1"},
+        {"home_assistant": "ddnn"},
+        {"site": "", "cameras": [], "bridged_sites": ["s2"], "home_assistant": "homeassistant"},
     ],
 )
 def test_plan_that_cannot_be_is_refused(changes):
     values = {"site": "s1", "cameras": [0], "broker": {"names": ["b"]}}
     with pytest.raises(ConfigError):
         convert(values | changes, Plan)
+
+
+def test_home_assistant_has_an_identity_and_the_gateway_one_topic_where_the_plan_says_so(folder):
+    edit(folder / "site.toml", 'home_assistant = ""', 'home_assistant = "homeassistant"')
+    site.build(folder, NOW)
+    assert texts(folder) == []
+    assert all("gateway.toml: home_assistant" in one for one in texts(folder, "warning"))
+    assert len(texts(folder, "warning")) == 2  # its settings are its owner's to change
+    rights = read_plan(folder).identities()
+    found = {
+        str(identity): [topic for topic in may.writes if topic.startswith("homeassistant/")]
+        for identity, may in rights.items()
+    }
+    assert {name: topics_ for name, topics_ in found.items() if topics_} == {
+        "s1.gateway": ["homeassistant/device/ddnn_s1/config"],
+        "s1.home-assistant": ["homeassistant/status"],
+    }
+    assert (folder / "nodes/s1.home-assistant/node.crt").exists()
+    edit(folder / "site.toml", 'home_assistant = "homeassistant"', 'home_assistant = ""')
+    (change,) = [change for change in site.build(folder, NOW) if change.needs_attention]
+    assert "s1.home-assistant is not in the plan any more" in change.what
+    assert "homeassistant" not in (folder / "broker" / "acl").read_text()
+
+
+def test_new_site_with_home_assistant_tells_its_gateway(tmp_path):
+    folder = tmp_path / "s1"
+    site.init(folder, msgspec.structs.replace(PLAN, home_assistant="home"))
+    site.build(folder, NOW)
+    settings = read_toml(folder / "nodes" / "s1.gateway" / "gateway.toml")
+    assert (settings["home_assistant"], settings["home_assistant_prefix"]) == (True, "home")
 
 
 def test_unit_file_hands_over_what_a_nodes_folder_holds(made):
