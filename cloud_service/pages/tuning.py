@@ -40,6 +40,7 @@ class TuningPanel:
         self._bundle: BundleView | None = None
         self._points: tuple[Prediction, ...] = ()
         self._choice = 0
+        self._drawn: object = None
         self._undo: list[Tuning] = []
         self._asked_s: float | None = None
         self._linked = True
@@ -175,10 +176,12 @@ class TuningPanel:
             self._promise.show(name, number, more)
         if bundle.calibration is not None:
             self._measured.show(f"As measured on {bundle.calibration.samples} validation samples.")
-        threshold = self._in_force()
-        force = prediction.at(bundle, threshold) if threshold is not None else None
-        put(self._chart, charts.curve(self._points, point, force))
         self._show_buttons()
+        threshold = self._in_force()
+        if self._drawn != (shape := (bundle.id, point.threshold, threshold)):
+            self._drawn = shape
+            force = prediction.at(bundle, threshold) if threshold is not None else None
+            put(self._chart, charts.curve(self._points, point, force))
 
     def _show_budget(self) -> None:
         view, bundle = self._view, self._bundle
