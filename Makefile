@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device test-arm64 deploy undeploy status test-deploy collect clean
+.PHONY: help setup setup-dashboard setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-audits bench-rollout bench-device bench-cloud test-arm64 deploy undeploy status test-deploy collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -27,8 +27,12 @@ setup-training: ## the same and PyTorch, enough to train
 setup-dev: ## the same and all tools, enough to develop
 	@scripts/setup dev
 
-demo: $(if $(DATA)$(PRESET),setup-training,setup) ## the whole system on this machine; DATA=set.npz SPLIT=random PRESET=f-devices-edges-cloud: train first
-	@$(DDNN) demo $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)") \
+setup-dashboard: setup ## what `make setup` makes, and the dashboard's libraries
+	@$(BIN)/python -c 'import argon2, fastapi, nicegui, sqlalchemy' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -e '.[dashboard]'
+
+demo: $(if $(DATA)$(PRESET),setup-training,setup) $(if $(DASHBOARD),setup-dashboard) ## the whole system on this machine; DASHBOARD=1: with a page in the browser; DATA=set.npz SPLIT=random PRESET=f-devices-edges-cloud: train first
+	@$(DDNN) demo $(if $(DASHBOARD),--dashboard $(if $(filter 1,$(DASHBOARD)),8080,$(DASHBOARD))) $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)") \
 		$(if $(PRESET),--preset "$(PRESET)")
 
 test: check ## everything: make check, then the tests with real processes and a real broker
@@ -66,8 +70,9 @@ paper: setup-training ## the paper's experiments; DATA=set.npz SPLIT=random SEED
 	@$(DDNN) paper --data "$(or $(DATA),generated)" $(if $(SPLIT),--split "$(SPLIT)") \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick) $(OPTIONS)
 
-docs: setup-dev ## write docs/commands.md from the commands' help
+docs: setup-dev ## write docs/commands.md, docs/metrics.md and the JSON Schemas from the program
 	$(BIN)/python scripts/commands_doc.py
+	$(BIN)/python scripts/metrics_doc.py
 
 bench-sections: setup-dev ## sections beside the float export and torch; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.sections $(if $(DOCS),--write-docs)
@@ -75,8 +80,14 @@ bench-sections: setup-dev ## sections beside the float export and torch; DOCS=1:
 test-rollout: setup-dev ## three roll-outs at full frame rate: one good, one refused, one that fails its trial
 	$(BIN)/pytest -s tests/live/test_rollout.py tests/live/test_models.py
 
+bench-audits: setup-dev ## how well audits estimate the real disagreement, and what they cost
+	@$(BIN)/python -m benchmarks.audits $(ARGS)
+
 bench-rollout: setup-dev ## push 50 kB and 2 MB to NODES=50 nodes on this machine; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.rollout --nodes $(or $(NODES),50) $(if $(DOCS),--write-docs)
+
+bench-cloud: setup-dev ## what a cloud worker answers per second, beside onnxruntime alone; DOCS=1: into docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.cloud $(if $(DOCS),--write-docs)
 
 test-arm64: setup-dev ## sections on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
 	@scripts/test-arm64 $(BIN)/python

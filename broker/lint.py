@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import serialization
 
 from broker import production
 from broker.pki import PkiError, Record, read_record
-from broker.plan import Plan, read_plan
+from broker.plan import Plan, place_of, read_plan
 from broker.site import broker_folder, node_settings
-from ddnn import topics
+from ddnn import access, topics
 from ddnn.config import read_toml
 from ddnn.errors import ConfigError
 
@@ -106,7 +106,8 @@ def _access_list(folder: Path, plan: Plan) -> Iterator[Finding]:
                     yield Finding("warning", f"acl: {user} cannot {way} {topic}: ddnn site build")
     revoked = _revoked(folder)
     for identity in rights:
-        record = _record(folder / "nodes" / identity / "node.crt")
+        name, stem = place_of(access.parse(identity))
+        record = _record(folder / "nodes" / name / f"{stem}.crt")
         blocked = record is not None and record.serial in revoked
         if identity not in given and not blocked:
             yield Finding("warning", f"acl: {identity} may do nothing: ddnn site build")
@@ -153,11 +154,10 @@ def _certificates(folder: Path, plan: Plan, now: datetime) -> Iterator[Finding]:
         yield Finding("error", f"broker/crl.pem cannot be read ({error}): ddnn site build")
 
     places = [(str(plan.broker_identity), broker, "broker")]
-    places += [
-        (str(each), folder / "nodes" / str(each), "node")
-        for each in plan.identities()
-        if each != plan.browser
-    ]
+    for each in plan.identities():
+        if each != plan.browser:
+            name, stem = place_of(each)
+            places.append((str(each), folder / "nodes" / name, stem))
     if plan.browser and not (broker / "passwords").is_file():
         yield Finding("error", "broker/passwords is missing: ddnn site build")
     if plan.upstream:
@@ -222,6 +222,8 @@ def _bridge_files(place: Path, now: datetime) -> Iterator[Finding]:
 
 def _settings(folder: Path, plan: Plan) -> Iterator[Finding]:
     for identity in plan.identities().keys() - {plan.browser}:
+        if place_of(identity)[1] != "node":
+            continue  # in another one's settings
         name, values = node_settings(identity, plan)
         path = folder / "nodes" / str(identity) / name
         if not path.is_file():

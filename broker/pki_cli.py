@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from broker.pki import CA_DAYS, NODE_DAYS, Authority, Kind, Record, now_utc, write_private
+from broker.plan import place_of
 from ddnn import access
 from ddnn.errors import ConfigError
 
@@ -141,9 +142,9 @@ def renew(
 def _issue(
     authority: Authority, identity: str, out: Path | None, hosts: tuple[str, ...], days: int
 ) -> None:
-    access.parse(identity)
-    stem: Kind = "broker" if hosts else "node"
-    issued = authority.issue(identity, now_utc(), kind=stem, hosts=hosts, days=days)
+    stem = "broker" if hosts else place_of(access.parse(identity))[1]
+    kind: Kind = "broker" if hosts else "node"
+    issued = authority.issue(identity, now_utc(), kind=kind, hosts=hosts, days=days)
     folder = out or Path(identity)
     write_private(folder / f"{stem}.key", issued.key)
     write_private(folder / f"{stem}.crt", issued.certificate)

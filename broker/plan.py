@@ -57,7 +57,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             edges.
         gateway_republishes: whether the gateway may write models, to give a broker back what it
             has forgotten; else the publisher alone may.
+        home_assistant: prefix under which the gateway tells Home Assistant of the site, which then
+            has an identity of its own, `home-assistant`; empty: neither.
         workers: cloud workers that connect to this broker.
+        dashboard: whether `ddnn dashboard` does.
         bridged_sites: sites whose own brokers are bridged to this one.
         broker: this site's broker.
         upstream: the cloud broker that it is bridged to, if any.
@@ -69,7 +72,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cameras: tuple[Annotated[int, msgspec.Meta(ge=0, le=31)], ...] = ()
     edges: Annotated[int, msgspec.Meta(ge=0, le=32)] = 0
     gateway_republishes: bool = False
+    home_assistant: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""
     workers: tuple[str, ...] = ()
+    dashboard: bool = False
     bridged_sites: tuple[str, ...] = ()
     upstream: Upstream | None = None
 
@@ -78,6 +83,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             topics.check_name(name)
         for name in self.workers:
             topics.check_name(name, "worker")
+            if name in (access.SHOWING, access.RECORDING):
+                raise ConfigError(f"worker {name!r}: the dashboard is called that")
         for names in (self.cameras, self.workers, self.bridged_sites):
             if len(set(names)) != len(names):
                 raise ConfigError(f"{list(names)} names one of them twice")
@@ -91,6 +98,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ConfigError(
                 "browsers connect to a site's broker: a cloud broker has no websockets"
             )
+        if self.home_assistant:
+            if not self.site:
+                raise ConfigError("a cloud broker has no site that Home Assistant could be told of")
+            topics.check_prefix(self.home_assistant, self.site)
         if self.upstream and not self.site:
             raise ConfigError("a cloud broker has no upstream")
         paths = (self.broker.folder, self.broker.data, self.broker.user, self.broker.bind)
@@ -122,17 +133,35 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             found += [Identity(self.site, f"device-{n}") for n in self.cameras]
             found += [Identity(self.site, f"gateway-{k}") for k in range(self.edges)]
             found += [Identity(self.site, node) for node in access.NODES]
+        if self.home_assistant:
+            found.append(Identity(self.site, access.HOME_ASSISTANT))
         found += [self.browser] if self.browser else []
         found += [Identity(CLOUD, worker) for worker in self.workers]
+        if self.dashboard:
+            found += [Identity(CLOUD, access.SHOWING), Identity(CLOUD, access.RECORDING)]
         for site in self.bridged_sites:
             found += [Identity(site, "bridge"), Identity(site, "dashboard")]
         served = (*([self.site] if self.site else []), *self.bridged_sites)
         return {
             identity: access.of(
-                identity, served, edges=self.edges > 0, models=self.gateway_republishes
+                identity,
+                served,
+                edges=self.edges > 0,
+                models=self.gateway_republishes,
+                home_assistant_prefix=self.home_assistant,
             )
             for identity in found
         }
+
+
+def place_of(identity: Identity) -> tuple[str, str]:
+    """Folder below `nodes` of an identity's files, and the name of its certificate there.
+
+    The dashboard's two identities belong to one process, so that they lie in one folder.
+    """
+    if identity == Identity(CLOUD, access.RECORDING):
+        return str(Identity(CLOUD, access.SHOWING)), "records"
+    return str(identity), "node"
 
 
 def read_plan(folder: Path) -> Plan:

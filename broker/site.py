@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from broker import production
 from broker.pki import NODE_DAYS, Authority, Kind, PkiError, Record, write_private
-from broker.plan import PLAN_FILE, Plan, read_plan
-from ddnn.access import CLOUD, Identity
+from broker.plan import PLAN_FILE, Plan, place_of, read_plan
+from ddnn.access import CLOUD, RECORDING, SHOWING, Identity
 from ddnn.errors import ConfigError
 
 _PLAN = """\
@@ -76,8 +76,12 @@ def render_plan(plan: Plan, folder: Path) -> str:
             "# Whether the gateway may write models, to give a broker back what it has forgotten;",
             "# else the publisher alone may. Nodes take signed models only, if they have keys.",
             f"gateway_republishes = {str(plan.gateway_republishes).lower()}",
+            "# Prefix of Home Assistant's discovery, mostly homeassistant; empty: it is not told.",
+            f"home_assistant = {json.dumps(plan.home_assistant)}",
         ]
     lines += ["# Cloud workers that connect to this broker.", f"workers = {_names(plan.workers)}"]
+    lines += ["# Whether `ddnn dashboard` connects to it (nodes/_cloud.dashboard)."]
+    lines += [f"dashboard = {str(plan.dashboard).lower()}"]
     if plan.bridged_sites:
         lines += ["# Sites whose own brokers are bridged to this one."]
         lines += [f"bridged_sites = {_names(plan.bridged_sites)}"]
@@ -140,15 +144,16 @@ def build(
     records = authority.records()
     changes: list[Change] = []
     rights = plan.identities()
-    wanted: dict[Identity, tuple[Kind, Path]] = {
-        plan.broker_identity: ("broker", folder / "broker")
+    wanted: dict[Identity, tuple[Kind, Path, str]] = {
+        plan.broker_identity: ("broker", folder / "broker", "broker")
     }
-    wanted |= {
-        each: ("node", folder / "nodes" / str(each)) for each in rights if each != plan.browser
-    }
+    for each in rights:
+        if each != plan.browser:
+            name, stem = place_of(each)
+            wanted[each] = "node", folder / "nodes" / name, stem
 
     blocked = set()
-    for identity, (kind, place) in wanted.items():
+    for identity, (kind, place, stem) in wanted.items():
         newest = _newest(records, identity)
         if newest is not None and newest.revoked:
             blocked.add(identity)
@@ -161,14 +166,14 @@ def build(
             )
             continue
         hosts = plan.broker.names if kind == "broker" else ()
-        why = _why_issue(newest, place / f"{_stem(kind)}.crt", hosts, now)
+        why = _why_issue(newest, place / f"{stem}.crt", hosts, now)
         if why:
             issued = authority.issue(str(identity), now, kind=kind, hosts=hosts, days=days)
-            write_private(place / f"{_stem(kind)}.key", issued.key)
-            write_private(place / f"{_stem(kind)}.crt", issued.certificate)
+            write_private(place / f"{stem}.key", issued.key)
+            write_private(place / f"{stem}.crt", issued.certificate)
             changes.append(Change(f"certificate for {identity} ({why})"))
         _write(place / "ca.crt", (authority.folder / "ca.crt").read_bytes(), changes, folder)
-        if kind == "node":
+        if stem == "node":
             _settings(place, identity, plan, changes, folder)
 
     broker = folder / "broker"
@@ -206,10 +211,6 @@ def _why_issue(
     return "other names" if set(hosts) != set(newest.hosts) else None
 
 
-def _stem(kind: Kind) -> str:
-    return "broker" if kind == "broker" else "node"
-
-
 def _write(path: Path, data: bytes, changes: list[Change], folder: Path) -> None:
     if path.exists() and path.read_bytes() == data:
         return
@@ -222,6 +223,9 @@ def node_settings(identity: Identity, plan: Plan) -> tuple[str, dict[str, object
     """Name of a node's settings file and what follows from the plan."""
     values: dict[str, object] = {"broker": plan.broker.names[0], "port": plan.broker.port}
     values |= {"tls_ca": "ca.crt", "tls_cert": "node.crt", "tls_key": "node.key"}
+    if identity == Identity(CLOUD, SHOWING):
+        own = {"records_cert": f"{RECORDING}.crt", "records_key": f"{RECORDING}.key"}
+        return "dashboard.toml", values | own
     if identity.site == CLOUD:
         return "cloud.toml", values | {"worker": identity.node}
     values["site"] = identity.site
@@ -230,7 +234,10 @@ def node_settings(identity: Identity, plan: Plan) -> tuple[str, dict[str, object
     if identity.edge is not None:
         return "gateway.toml", values | {"period_s": plan.period_s, "edge": identity.edge}
     if identity.node == "gateway":
-        return "gateway.toml", values | {"period_s": plan.period_s}
+        values |= {"period_s": plan.period_s}
+        if plan.home_assistant:
+            values |= {"home_assistant": True, "home_assistant_prefix": plan.home_assistant}
+        return "gateway.toml", values
     return ("publish.toml" if identity.node == "publisher" else "client.toml"), values
 
 

@@ -63,6 +63,8 @@ def _add_address(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--period-s", type=float, default=0.1, show_default=True, help="Seconds per slot.")
 @click.option("--worker", "workers", multiple=True,
               help="A cloud worker at this broker; may be repeated.")  # fmt: skip
+@click.option("--dashboard/--no-dashboard", default=True, show_default=True,
+              help="Whether `ddnn dashboard` connects to this broker.")  # fmt: skip
 @click.option("--bridged-site", "bridged", multiple=True,
               help="A site whose own broker is bridged to this one; may be repeated.")  # fmt: skip
 @_add_address
@@ -74,6 +76,7 @@ def init(
     edges: int,
     period_s: float,
     workers: tuple[str, ...],
+    dashboard: bool,
     bridged: tuple[str, ...],
     hosts: tuple[str, ...],
     port: int,
@@ -99,6 +102,7 @@ def init(
         "cameras": list(range(cameras or 0)),
         "edges": edges,
         "workers": workers,
+        "dashboard": dashboard,
         "bridged_sites": bridged,
         "broker": BrokerPlan(
             names=hosts,

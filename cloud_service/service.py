@@ -1,6 +1,7 @@
 """The cloud worker as a process: MQTT around `cloud_service.worker`.
 
-Any number of workers may run: escalations come by a shared subscription, each to one of them.
+Any number of workers may run: escalations come by a shared subscription, each to one of them. The
+network thread reads them and fills a queue; they are answered on another one, in batches.
 """
 
 from __future__ import annotations
@@ -13,12 +14,27 @@ from typing import Annotated
 
 import msgspec
 
-from cloud_service.worker import Worker
+from cloud_service.answering import Answering
+from cloud_service.batching import BatchRules
+from cloud_service.metrics import samples
+from cloud_service.worker import Request, Worker
 from ddnn import status, topics
+from ddnn.access import CLOUD
 from ddnn.background import Background
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import NodeSettings, boot_id
 from ddnn.key_files import check_keys, trust_of
+from ddnn.metrics import MAX_SITES as MAX_METRIC_SITES
+from ddnn.metrics import Sample
+from ddnn.metrics_settings import (
+    MetricsCa,
+    MetricsCert,
+    MetricsHost,
+    MetricsKey,
+    MetricsPort,
+    MetricsToken,
+    open_metrics,
+)
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Will
 
@@ -60,6 +76,30 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     group: Annotated[
         str, msgspec.Meta(description="Workers of one group share the escalations.")
     ] = "cloud"
+    batch_size: Annotated[
+        int, msgspec.Meta(ge=1, le=1024, description="Escalations answered at once, at most.")
+    ] = 32
+    batch_delay_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0,
+            le=1,
+            description="How long one waits for others to share its batch, seconds. 0: only while "
+            "the worker is busy.",
+        ),
+    ] = 0.0
+    batch_waiting: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, le=1_000_000, description="Escalations that wait; the oldest one gives way."
+        ),
+    ] = 4096
+    metrics_port: MetricsPort = 0
+    metrics_host: MetricsHost = "127.0.0.1"
+    metrics_cert: MetricsCert = ""
+    metrics_key: MetricsKey = ""
+    metrics_ca: MetricsCa = ""
+    metrics_token: MetricsToken = ""
 
     def __post_init__(self) -> None:
         topics.check_name(self.worker, "worker")
@@ -76,6 +116,11 @@ class CloudService:
         self._boot = boot_id()
         self._since_s = round(time.time(), 3)
         self._worker = Worker()
+        self.answering = Answering(
+            self._worker,
+            BatchRules(settings.batch_size, settings.batch_delay_s, settings.batch_waiting),
+            self._reply,
+        )
         self._feeds: dict[str, ModelFeed] = {}
         self._background = Background("models")
         self._client = Client(
@@ -87,6 +132,7 @@ class CloudService:
             on_up=self._report,
             tls=settings.tls,
         )
+        self._metrics = open_metrics(settings, CLOUD, settings.worker, self.metrics)
 
     def run(self) -> None:
         """Answer until stopped; then say goodbye."""
@@ -94,7 +140,10 @@ class CloudService:
         self._client.subscribe(topics.active_filter(), self._on_active)
         self._client.subscribe(topics.manifest_filter(), self._on_manifest)
         self._client.subscribe(topics.escalation_filter(group), self._on_escalation)
+        self.answering.start()
         self._client.start()
+        if self._metrics:
+            self._metrics.start()
         try:
             next_report = time.monotonic() + STATUS_EVERY_S
             while not self._stop.wait(1.0):
@@ -104,8 +153,12 @@ class CloudService:
                     next_report = time.monotonic() + STATUS_EVERY_S
                     self._report()
         finally:
+            self._client.unsubscribe(topics.escalation_filter(group))
+            self.answering.stop()
             self._report("offline")
             self._client.stop()
+            if self._metrics:
+                self._metrics.stop()
 
     def _on_manifest(self, message: Message) -> None:
         if feed := self._feed(message.topic):
@@ -149,12 +202,27 @@ class CloudService:
         if site is None or message.response_topic != topics.answer(site):
             self._worker.counts["malformed"] += 1
             return
-        answer = self._worker.answer(site, message.payload)
-        if answer is not None:
-            # Without a connection it is too late for this answer: it is not kept.
-            self._client.send(
-                Publish(topics.answer(site), answer, qos=1, correlation=message.correlation)
-            )
+        accepted = self._worker.accept(site, message.payload)
+        if isinstance(accepted, Request):
+            self.answering.put(site, accepted, message.correlation, message.expiry_s)
+        elif accepted is not None:
+            self._reply(site, accepted, message.correlation)
+
+    def _reply(self, site: str, answer: bytes, correlation: bytes | None) -> None:
+        # Without a connection it is too late for an answer: it is not kept.
+        self._client.send(Publish(topics.answer(site), answer, qos=1, correlation=correlation))
+
+    def metrics(self) -> list[Sample]:
+        """Everything that `/metrics` shows; on the threads of its server."""
+        feeds = list(self._feeds.values())
+        found = [Sample("ddnn_worker_sites", len(feeds))]
+        for feed in feeds[:MAX_METRIC_SITES]:
+            found += feed.metrics()
+        return (
+            found
+            + samples(self._worker.counts.copy(), self.answering.stats())
+            + self._client.metrics()
+        )
 
     def _status(self, state: str) -> bytes:
         feeds = list(self._feeds.items())

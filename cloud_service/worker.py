@@ -1,11 +1,17 @@
-"""What a cloud worker answers: an ESCALATION in, an ANSWER out. No I/O."""
+"""What a cloud worker answers: an ESCALATION in, an ANSWER out. No I/O.
+
+One request's way: `accept` reads it and says which section answers it; it waits in
+`cloud_service.batching`; `run` answers a batch of requests of one section. `answer` does all of it
+for one request.
+"""
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +30,26 @@ class CloudSection(Protocol):
     def run_one(self, *inputs: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[Any], ...]:
         """Features (M, B) uint8 and mask (M,) uint8 -> logits (K,) int32."""
         ...
+
+    def run_batch(self, inputs: dict[str, npt.NDArray[np.uint8]]) -> dict[str, npt.NDArray[Any]]:
+        """`features` (N, M, B) and `mask` (N, M) uint8 -> `logits` (N, K) int32."""
+        ...
+
+
+class Request(NamedTuple):
+    """An ESCALATION that `section` can answer. Those of one section can be answered together.
+
+    Attributes:
+        tag, boot, slot: the asker's own, so that it knows its question again.
+        features, mask: (M, B) and (M,) uint8.
+    """
+
+    section: CloudSection
+    tag: int
+    boot: int
+    slot: int
+    features: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8]
 
 
 def onnx_section(info: SectionInfo, data: bytes) -> CloudSection:
@@ -68,6 +94,8 @@ class _Served:
 class Worker:
     """Cloud sections of every site it has heard of, by site and bundle tag.
 
+    Sites that run the same section share one copy of it, in memory and in batches.
+
     Args:
         make_section: makes a bundle's section run.
     """
@@ -77,8 +105,12 @@ class Worker:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._running = threading.Lock()
         self._make_section = make_section
         self._sites: dict[str, _Served] = {}
+        self._made: weakref.WeakValueDictionary[SectionInfo, CloudSection] = (
+            weakref.WeakValueDictionary()
+        )
 
     def load(self, site: str, bundle: Bundle) -> None:
         """Serve `site` with this bundle's cloud section from now on; the one before is kept.
@@ -98,7 +130,10 @@ class Worker:
         info = bundle.manifest.section("cloud")
         if info is None:
             raise BundleError("bundle has no cloud section")
-        section = self._make_section(info, bundle.sections["cloud"])
+        # The same file, which its hash says, with the same inputs, outputs and self-test.
+        section = self._made.get(info)
+        if section is None:
+            section = self._made[info] = self._make_section(info, bundle.sections["cloud"])
         with self._lock:
             self._sites.setdefault(site, _Served()).stage(bundle.tag, section)
 
@@ -108,22 +143,21 @@ class Worker:
             if served := self._sites.get(site):
                 served.switch(bundle.tag)
 
-    def answer(self, site: str, payload: bytes) -> bytes | None:
-        """The ANSWER to an ESCALATION of `site`, or None when it is not one.
+    def accept(self, site: str, payload: bytes) -> Request | bytes | None:
+        """Read an ESCALATION of `site`.
 
-        A bundle that this worker does not have is answered with UNSERVED, so that the gateway
-        need not wait for its deadline.
+        Returns:
+            A request for `run`; or the ANSWER right away, UNSERVED, of a bundle that this worker
+            does not have, so that the gateway need not wait for its deadline; or None: it is no
+            escalation.
         """
         try:
             frame = wire.decode(payload)
             if frame.kind is not Kind.ESCALATION:
                 raise WireError(f"{frame.kind.name} where an ESCALATION belongs")
-        except WireError:
-            self.counts["malformed"] += 1
-            return None
-        with self._lock:
-            served = self._sites.get(site)
-            section = served.sections.get(frame.tag) if served else None
+            with self._lock:
+                served = self._sites.get(site)
+                section = served.sections.get(frame.tag) if served else None
             if section is None:
                 self.counts["unserved"] += 1
                 return wire.encode(
@@ -134,13 +168,39 @@ class Worker:
                     flags=Flag.UNSERVED,
                 )
             members, feature_bytes = section.info.inputs[0].shape
-            try:
-                features, mask = wire.unpack_escalation(frame.body, members, feature_bytes)
-            except WireError:
-                self.counts["malformed"] += 1
-                return None
-            (logits,) = section.run_one(features, mask)
-            body = wire.pack_logits(logits.astype(np.int32))
-        self.counts["answered"] += 1
-        # Tag, boot and slot are the asker's own, so that it knows its question again.
-        return wire.encode(Kind.ANSWER, tag=frame.tag, boot=frame.boot, slot=frame.slot, body=body)
+            features, mask = wire.unpack_escalation(frame.body, members, feature_bytes)
+        except WireError:
+            self.counts["malformed"] += 1
+            return None
+        return Request(section, frame.tag, frame.boot, frame.slot, features, mask)
+
+    def run(self, requests: Sequence[Request]) -> list[bytes]:
+        """The ANSWERs to requests of one section, in their order.
+
+        Sections are exact: a request's answer does not depend on what shares its batch.
+        """
+        section = requests[0].section
+        with self._running:  # a section's buffers for one are its own
+            if len(requests) == 1:
+                (logits,) = section.run_one(requests[0].features, requests[0].mask)
+                rows = logits[None]
+            else:
+                inputs = {
+                    "features": np.array([request.features for request in requests]),
+                    "mask": np.array([request.mask for request in requests]),
+                }
+                rows = section.run_batch(inputs)["logits"]
+            bodies = wire.pack_logits(rows)
+        self.counts["answered"] += len(requests)
+        size = len(bodies) // len(requests)
+        return [
+            wire.encode(Kind.ANSWER, tag=tag, boot=boot, slot=slot, body=bodies[at : at + size])
+            for at, (_, tag, boot, slot, _, _) in zip(
+                range(0, len(bodies), size), requests, strict=True
+            )
+        ]
+
+    def answer(self, site: str, payload: bytes) -> bytes | None:
+        """The ANSWER to an ESCALATION of `site`, or None when it is not one."""
+        accepted = self.accept(site, payload)
+        return self.run([accepted])[0] if isinstance(accepted, Request) else accepted

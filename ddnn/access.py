@@ -21,8 +21,13 @@ from ddnn.errors import ConfigError
 CLOUD = "_cloud"
 _DEVICE = re.compile(r"device-(\d{1,4})")
 _EDGE = re.compile(r"gateway-(\d{1,4})")
+#: Node name of a Home Assistant that connects to a site's broker.
+HOME_ASSISTANT = "home-assistant"
 #: Nodes of every site beside its devices.
 NODES = ("gateway", "publisher", "operator", "dashboard")
+#: The process `ddnn dashboard` has two connections: one that shows, one that records. A broker lets
+#: nobody in twice at once, and the one that records need not be able to change settings.
+SHOWING, RECORDING = "dashboard", "records"
 
 
 class Identity(NamedTuple):
@@ -31,7 +36,8 @@ class Identity(NamedTuple):
     Attributes:
         site: or `_cloud`.
         node: `device-3`, `gateway`, `gateway-1` of an edge, `publisher`, `operator`, `dashboard`,
-            `browser`, `bridge`, `broker`, or a worker's name.
+            `home-assistant`, `browser`, `bridge`, `broker`, or a worker's name; of `_cloud` also
+            `dashboard` and `records`, of all sites.
     """
 
     site: str
@@ -121,12 +127,15 @@ def edge_gateway(site: str, edge: int) -> Access:
     )
 
 
-def gateway(site: str, *, edges: bool = False, models: bool = False) -> Access:
+def gateway(
+    site: str, *, edges: bool = False, models: bool = False, home_assistant: str = ""
+) -> Access:
     """The authority of its site; yet it writes no frame or setting, and says which model runs.
 
     Args:
         edges: whether edge gateways are below it beside cameras.
         models: whether it may publish models again that its broker has forgotten.
+        home_assistant: prefix under which it may tell Home Assistant of the site; empty: none.
     """
     below = (topics.edge_summary_filter(site), topics.edge_features_filter(site))
     return Access(
@@ -142,6 +151,7 @@ def gateway(site: str, *, edges: bool = False, models: bool = False) -> Access:
             *((topics.manifest(site), topics.section_filter(site)) if models else ()),
             topics.status(site, "gateway"),
             topics.check(site, "gateway"),
+            *((topics.discovery(home_assistant, site),) if home_assistant else ()),
         ),
         reads=(
             topics.summary_filter(site),
@@ -154,6 +164,21 @@ def gateway(site: str, *, edges: bool = False, models: bool = False) -> Access:
             topics.recall(site),
             *_models(site),
             topics.check(site, "gateway"),
+            *((topics.home_assistant_status(home_assistant),) if home_assistant else ()),
+        ),
+    )
+
+
+def home_assistant(site: str, prefix: str) -> Access:
+    """Home Assistant: it reads what the site's entities are made of, and any device's discovery."""
+    return Access(
+        writes=(topics.home_assistant_status(prefix), topics.check(site, HOME_ASSISTANT)),
+        reads=(
+            *topics.discovery_filters(prefix),
+            topics.home_assistant_status(prefix),
+            topics.decision(site),
+            topics.status_filter(site),
+            topics.check(site, HOME_ASSISTANT),
         ),
     )
 
@@ -209,6 +234,32 @@ def dashboard(site: str) -> Access:
     return Access(writes=(topics.recall(site), check), reads=(*_consumer(site), check))
 
 
+def showing(sites: Iterable[str]) -> Access:
+    """The dashboard of all sites: it sees what people see and cameras' scores; sets thresholds.
+
+    Scores are a few numbers per camera and slot, no picture; features it may not read.
+    """
+    sites = tuple(sites)
+    check = topics.check(CLOUD, SHOWING)
+    reads = [topic for site in sites for topic in _consumer(site)]
+    for site in sites:
+        reads += [topics.settings(site), topics.summary_filter(site)]
+    writes = (*map(topics.settings, sites), check)
+    return Access(writes=writes, reads=(*dict.fromkeys(reads), check))
+
+
+def recording(sites: Iterable[str]) -> Access:
+    """The dashboard's recorder: it may ask for past decisions and nothing else."""
+    sites = tuple(sites)
+    check = topics.check(CLOUD, RECORDING)
+    reads = [
+        topic
+        for site in sites
+        for topic in (topics.decision(site), topics.ledger(site), topics.status(site, "gateway"))
+    ]
+    return Access(writes=(*map(topics.recall, sites), check), reads=(*reads, check))
+
+
 def browser(site: str) -> Access:
     """A dashboard in a browser, known by a password and not by a certificate."""
     check = topics.check(site, "browser")
@@ -236,32 +287,49 @@ def bridge(site: str) -> Access:
             topics.status_filter(site),
             *_models(site),
         ),
-        reads=(topics.answer(site), topics.worker_status_filter(), topics.recall(site)),
+        reads=(
+            topics.answer(site),
+            topics.worker_status_filter(),
+            topics.recall(site),
+            topics.settings(site),
+        ),
     )
 
 
 def of(
-    identity: Identity, sites: Iterable[str] = (), *, edges: bool = False, models: bool = False
+    identity: Identity,
+    sites: Iterable[str] = (),
+    *,
+    edges: bool = False,
+    models: bool = False,
+    home_assistant_prefix: str = "",
 ) -> Access:
     """What an identity may do.
 
     Args:
         identity: of a node; a broker has none of these rights.
-        sites: that a cloud worker serves.
+        sites: that a cloud worker serves, or a dashboard of all sites shows.
         edges: whether its site has edge gateways.
         models: whether the gateway may publish models again that its broker has forgotten.
+        home_assistant_prefix: of its discovery; empty: the site has none.
 
     Raises:
         ConfigError: there is no such node.
     """
     if identity.site == CLOUD:
-        return worker(identity.node, sites)
+        if identity.node == SHOWING:
+            return showing(sites)
+        return recording(sites) if identity.node == RECORDING else worker(identity.node, sites)
     if identity.camera is not None:
         return device(identity.site, identity.camera)
     if identity.edge is not None:
         return edge_gateway(identity.site, identity.edge)
     if identity.node == "gateway":
-        return gateway(identity.site, edges=edges, models=models)
+        return gateway(
+            identity.site, edges=edges, models=models, home_assistant=home_assistant_prefix
+        )
+    if identity.node == HOME_ASSISTANT and home_assistant_prefix:
+        return home_assistant(identity.site, home_assistant_prefix)
     known = {
         "publisher": publisher,
         "operator": operator,

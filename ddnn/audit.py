@@ -94,7 +94,7 @@ class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
 class ExitEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """Of one early exit."""
 
-    exit: EarlyExit
+    exit: Annotated[EarlyExit, msgspec.Meta(description="Its name.")]
     total: Annotated[
         Count, msgspec.Meta(description="Audits since the bundle, or its thresholds, changed.")
     ]

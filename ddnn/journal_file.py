@@ -49,6 +49,11 @@ class JournalFile:
         self._is_behind = False
         self._skipped = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """Its length, as far as this process has written it."""
+        return self._length
+
     def read(self) -> bytes:
         """All bytes of the file; empty when there is none or it cannot be read."""
         try:

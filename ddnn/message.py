@@ -6,13 +6,21 @@ from typing import NamedTuple
 
 
 class Message(NamedTuple):
-    """One message from the broker."""
+    """One message from the broker.
+
+    Attributes:
+        expiry_s: for how long its sender still wants it to be heard; None: it does not say.
+        delivery: connection and packet id, for a client that acknowledges by itself; None where
+            there is nothing to acknowledge.
+    """
 
     topic: str
     payload: bytes
     retain: bool = False
     response_topic: str | None = None
     correlation: bytes | None = None
+    expiry_s: float | None = None
+    delivery: tuple[int, int] | None = None
 
 
 class Publish(NamedTuple):

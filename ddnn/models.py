@@ -30,6 +30,7 @@ from ddnn.bundle import Bundle, Manifest, bundle_id
 from ddnn.clock import EARLIEST_WALL_S
 from ddnn.errors import BundleError
 from ddnn.message import Message
+from ddnn.metrics import Sample
 from ddnn.rollout import Chunk, Stager, describe
 from ddnn.signing import seal, unseal
 from ddnn.store import BundleStore
@@ -175,6 +176,18 @@ class ModelFeed:
             "bundle": self._trust.warning(active, self._wall()) if active else None,
         }
         return {name: text for name, text in found.items() if text}
+
+    def metrics(self) -> list[Sample]:
+        """Which bundles there are; for `/metrics`."""
+        active, staged, site = self.active, self.staged, self._site
+        found = [Sample("ddnn_bundle_refused", float(self.refused is not None), site=site)]
+        if active is not None:
+            found.append(Sample("ddnn_bundle_version", active.manifest.version, site=site))
+        for state, bundle in (("running", active), ("staged", staged)):
+            if bundle is not None:
+                labels = (state, bundle.bundle_id[:12], str(bundle.manifest.version))
+                found.append(Sample("ddnn_bundle_info", 1, labels, site=site))
+        return found
 
     # -- life --------------------------------------------------------------------------------
 

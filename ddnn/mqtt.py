@@ -8,6 +8,7 @@ ever; retained state (availability) is published again on every connect.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import socket
@@ -27,12 +28,14 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from ddnn import metrics
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.message import Message, Publish
+from ddnn.metrics import Sample
 from ddnn.tls import Credentials, TlsFiles, ask_why
 from ddnn.trouble import Trouble
 
-__all__ = ["Client", "Message", "Publish", "Receipt", "Traffic", "Will"]
+__all__ = ["Client", "Message", "Publish", "Receipt", "Session", "Traffic", "Will"]
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,14 @@ SHORT_CONNECTIONS = 3
 SHORT_CONNECTION_S = 10.0
 #: Topics whose refusals are logged, and counted one by one.
 MAX_DENIED_TOPICS = 100
+#: Counters of messages that did not leave, and the reasons that /metrics gives.
+_DROPPED = {
+    "dropped_offline": "offline",
+    "dropped_stuck": "stuck",
+    "refused_size": "size",
+    "unsent": "unsent",
+    "denied": "denied",
+}
 #: Where brokers listen, without and with TLS.
 PORT, TLS_PORT = 1883, 8883
 
@@ -60,6 +71,21 @@ class Will(NamedTuple):
 
     topic: str
     payload: bytes
+
+
+class Session(NamedTuple):
+    """What makes a client's subscriptions, and messages for it, outlive its connections.
+
+    Its user acknowledges each QoS 1 message himself (`Client.acknowledge`), in the order in which
+    they came; what was not acknowledged comes again after the next connect.
+
+    Attributes:
+        expiry_s: for how long the broker keeps messages for an absent client, at most.
+        receive_maximum: messages that are on their way and not acknowledged, at most.
+    """
+
+    expiry_s: int
+    receive_maximum: int
 
 
 class Traffic(NamedTuple):
@@ -91,6 +117,7 @@ class Client:
         on_down: called on the network thread after a connection was lost.
         tls: files of the CA and of this node; None: no TLS. Renewed files are used from the next
             connection on.
+        session: None: nothing is kept for this client while it is away.
 
     Raises:
         ConfigError: a TLS file is missing or does not fit the others.
@@ -107,6 +134,7 @@ class Client:
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
         tls: TlsFiles | None = None,
+        session: Session | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.connected = threading.Event()
@@ -125,7 +153,17 @@ class Client:
         self._stuck_looked = 0.0
         self._lock = threading.Lock()
         self._handlers: dict[str, tuple[Handler, int, bool]] = {}
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
+        self._session = session
+        # A packet id belongs to its connection: acknowledged on the next one, it would be another
+        # message's.
+        self._connection = 0
+        self._connection_lock = threading.Lock()
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            protocol=paho.MQTTv5,
+            manual_ack=session is not None,
+        )
         self._client.reconnect_delay_set(1, 4)
         self._client.connect_timeout = CONNECT_TIMEOUT_S
         self._client.max_queued_messages_set(MAX_QUEUED_MESSAGES)
@@ -136,6 +174,7 @@ class Client:
         self._client.on_disconnect = self._disconnected
         self._client.on_socket_open = self._socket_opened
         self._client.on_publish = self._acknowledged
+        self._client.on_message = self._unexpected
         if self._credentials:
             self._client.tls_set_context(self._credentials.context)
             self._client.on_pre_connect = self._before_connecting
@@ -146,7 +185,15 @@ class Client:
     def start(self) -> None:
         """Connect in the background."""
         host, port, keepalive_s = self._address
-        self._client.connect_async(host, port, keepalive_s)
+        if self._session is None:
+            self._client.connect_async(host, port, keepalive_s)
+        else:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = self._session.expiry_s
+            properties.ReceiveMaximum = self._session.receive_maximum
+            self._client.connect_async(
+                host, port, keepalive_s, clean_start=False, properties=properties
+            )
         self._client.loop_start()
 
     def wait_connected(self, timeout_s: float) -> None:
@@ -170,6 +217,25 @@ class Client:
         certificate = self._credentials.certificate if self._credentials else None
         note = certificate.note(datetime.now(UTC)) if certificate else None
         return {"certificate": note} if note else {}
+
+    def metrics(self) -> list[Sample]:
+        """How the connection does; for `/metrics`."""
+        counts = self.counts.copy()
+        found = [
+            Sample("ddnn_broker_connected", float(self.connected.is_set())),
+            Sample("ddnn_broker_connects_total", counts["connects"]),
+            Sample("ddnn_broker_taken_over_total", counts["taken_over"]),
+            Sample("ddnn_mqtt_received_total", counts["received"]),
+            Sample("ddnn_mqtt_published_total", counts["published"]),
+            Sample("ddnn_mqtt_handler_errors_total", counts["handler_errors"]),
+        ]
+        found += metrics.counters("ddnn_mqtt_dropped_total", counts, _DROPPED)
+        if traffic := self.traffic():
+            found.append(Sample("ddnn_mqtt_wire_bytes_total", traffic.wire_bytes))
+        if self._credentials and (certificate := self._credentials.certificate):
+            expires_s = certificate.not_after.timestamp()
+            found.append(Sample("ddnn_certificate_expiry_timestamp_seconds", expires_s))
+        return found
 
     def denied(self) -> Counter[str]:
         """How many messages the broker refused to take from this identity, by topic."""
@@ -200,6 +266,25 @@ class Client:
             self._client.message_callback_remove(_matching(topic_filter))
         if known and self._client.is_connected():
             self._client.unsubscribe(known)
+
+    def acknowledge(self, message: Message) -> None:
+        """Tell the broker that a message is done with; what came before must be already.
+
+        Without effect on a message of an earlier connection: the broker sends it again.
+        """
+        if message.delivery is None:
+            return
+        connection, packet = message.delivery
+        with self._connection_lock:
+            if connection == self._connection:
+                self._client.ack(packet, 1)
+
+    def drop_connection(self) -> None:
+        """Connect anew: what was not acknowledged comes again."""
+        sock: Any = self._client.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                sock.shutdown(socket.SHUT_RDWR)
 
     def publish(
         self,
@@ -391,6 +476,8 @@ class Client:
     def _disconnected(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
+        with self._connection_lock:
+            self._connection += 1
         was_up = self.connected.is_set()
         self.connected.clear()
         if not was_up:  # refused, or gone before it answered: no connection was lost
@@ -436,6 +523,16 @@ class Client:
         if filters:
             self._client.subscribe(filters)
 
+    def _delivery(self, message: paho.MQTTMessage) -> tuple[int, int] | None:
+        acknowledged = self._session is None or message.qos == 0
+        return None if acknowledged else (self._connection, message.mid)
+
+    def _unexpected(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        """A message that no handler wants: of a subscription that the session had before."""
+        self.counts["unexpected"] += 1
+        if self._session is not None and message.qos:
+            self._client.ack(message.mid, message.qos)
+
     def _guarded(self, handler: Handler) -> Callable[[Any, Any, Any], None]:
         def call(_client: Any, _data: Any, message: paho.MQTTMessage) -> None:
             self.counts["received"] += 1
@@ -448,6 +545,8 @@ class Client:
                         message.retain,
                         getattr(properties, "ResponseTopic", None),
                         getattr(properties, "CorrelationData", None),
+                        getattr(properties, "MessageExpiryInterval", None),
+                        self._delivery(message),
                     )
                 )
             except Exception:

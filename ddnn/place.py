@@ -94,6 +94,14 @@ class Place(NamedTuple):
                 heard[self.node(index)] = topics.summary(site, n), topics.features(site, n)
         return heard
 
+    def raw_bytes(self, manifest: Manifest) -> tuple[int, ...]:
+        """By member: what the raw views of its cameras would take in one slot."""
+        image, edges = manifest.image, manifest.topology.edges
+        view = image.height * image.width * image.channels
+        if self.kind == "edges":
+            return tuple(view * len(edges[n]) for n in self.numbers)
+        return (view,) * len(self.numbers)
+
     def request(self, site: str, index: int) -> str:
         """Topic on which a member is asked for its features."""
         ask = topics.request if self.kind == "cameras" else topics.edge_request

@@ -34,7 +34,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         settings: of the site's gateway: the settings of a running site that are in force.
         health: of the camera and the machine.
         notes: what a person should know: `clock`, `settings`, `cloud`, `certificate`, `flood`,
-            `trust`, `bundle`, `rollout`; absent while all is well.
+            `trust`, `bundle`, `rollout`, `canary`, `drift`; absent while all is well.
     """
 
     node: str

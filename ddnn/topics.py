@@ -48,6 +48,19 @@ def check_name(name: str, what: str = "site") -> str:
     return name
 
 
+def check_prefix(prefix: str, site: str) -> str:
+    """`prefix`, if Home Assistant's topics can begin with it beside the site's own.
+
+    Raises:
+        ConfigError: they could be mistaken for each other.
+    """
+    if prefix in ("ddnn", site):
+        raise ConfigError(
+            f"Home Assistant's prefix {prefix!r} must not be 'ddnn' or the site's name"
+        )
+    return prefix
+
+
 def summary(site: str, member: int) -> str:
     return f"{site}/s/{member}"
 
@@ -158,6 +171,26 @@ def replay(site: str) -> str:
     return f"ddnn/{site}/replay"
 
 
+def home_assistant_id(site: str) -> str:
+    """What Home Assistant knows a site by: its object id, and how its unique ids begin."""
+    return f"ddnn_{site}"
+
+
+def discovery(prefix: str, site: str) -> str:
+    """Where Home Assistant looks for the site's device."""
+    return f"{prefix}/device/{home_assistant_id(site)}/config"
+
+
+def discovery_filters(prefix: str) -> tuple[str, str]:
+    """What Home Assistant subscribes to, to find devices."""
+    return f"{prefix}/+/+/config", f"{prefix}/+/+/+/config"
+
+
+def home_assistant_status(prefix: str) -> str:
+    """Where Home Assistant says that it has started."""
+    return f"{prefix}/status"
+
+
 def worker_status_filter() -> str:
     return "ddnn/_cloud/status/+"
 
@@ -205,6 +238,10 @@ def status_filter(site: str) -> str:
 
 def decision_filter() -> str:
     return "ddnn/+/decision"
+
+
+def ledger_filter() -> str:
+    return "ddnn/+/ledger"
 
 
 def escalation_filter(group: str) -> str:

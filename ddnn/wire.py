@@ -146,7 +146,7 @@ def unpack_escalation(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Body of an ESCALATION -> (features (M, B) uint8, mask (M,) uint8).
 
-    Rows of members that are not there are zero.
+    Rows of members that are not there are zero. The arrays may be read-only views of `body`.
 
     Raises:
         WireError: a member outside `members`, none at all, or a length that does not fit.
@@ -156,20 +156,20 @@ def unpack_escalation(
     bits = int.from_bytes(body[:4], "little")
     if bits == 0 or bits >> members:
         raise WireError(f"escalation mask 0x{bits:x} does not fit {members} members")
-    there = [m for m in range(members) if bits >> m & 1]
-    if len(body) != 4 + len(there) * feature_bytes:
-        raise WireError(
-            f"escalation of {len(body)} bytes; {4 + len(there) * feature_bytes} expected"
-        )
+    there = bits.bit_count()
+    if len(body) != 4 + there * feature_bytes:
+        raise WireError(f"escalation of {len(body)} bytes; {4 + there * feature_bytes} expected")
+    sent = np.frombuffer(body, np.uint8, offset=4).reshape(there, feature_bytes)
+    if there == members:
+        return sent, np.ones(members, np.uint8)
+    mask = np.array([bits >> m & 1 for m in range(members)], np.uint8)
     features = np.zeros((members, feature_bytes), np.uint8)
-    features[there] = np.frombuffer(body, np.uint8, offset=4).reshape(len(there), feature_bytes)
-    mask = np.zeros(members, np.uint8)
-    mask[there] = 1
+    features[mask == 1] = sent
     return features, mask
 
 
 def pack_logits(logits: npt.NDArray[np.int32]) -> bytes:
-    """Body of an ANSWER from logits (K,) int32."""
+    """Body of an ANSWER from logits (K,) int32; of (N, K), N bodies one after the other."""
     return logits.astype("<i4").tobytes()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from demo.prepare import prepare
+from demo.report import Report
 from demo.run import print_summary, run_demo
 from training.preset import presets
 
@@ -42,6 +45,13 @@ from training.preset import presets
     show_default=True,
     help="Folder for report.json, logs and the trained bundle.",
 )
+@click.option(
+    "--dashboard",
+    "dashboard_port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Show the dashboard on this port, until Ctrl-C.",
+)
 @click.option("--retrain", is_flag=True, help="Train again even if a bundle for this data exists.")
 def demo(
     data: str | None,
@@ -50,6 +60,7 @@ def demo(
     period_s: float,
     limit: int | None,
     out: Path,
+    dashboard_port: int | None,
     retrain: bool,
 ) -> None:
     """Run the whole system on this machine over real MQTT and measure it.
@@ -66,16 +77,24 @@ def demo(
         f"{test.cameras} cameras, classes {', '.join(test.classes)}"
     )
     shutil.rmtree(out / "run", ignore_errors=True)
+    path = out / "report.json"
+
+    def tell(report: Report) -> None:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        print_summary(report, console)
+        console.print(f"\nreport in {path}, logs in {out / 'run'}")
+        if dashboard_port is not None:
+            console.print(f"the dashboard stays at http://127.0.0.1:{dashboard_port} until Ctrl-C")
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+
     try:
-        report = run_demo(test, bundle, out, period_s, console)
+        report = run_demo(
+            test, bundle, out, period_s, console, dashboard_port=dashboard_port, stay=tell
+        )
     except KeyboardInterrupt:
         console.print("interrupted; all processes have ended")
         sys.exit(130)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "report.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    print_summary(report, console)
-    console.print(f"\nreport in {path}, logs in {out / 'run'}")
     if not np.isclose(report.matches_reference, 1.0) and report.degraded == 0:
         console.print("[red]some decisions differ from the in-process evaluation[/red]")
         sys.exit(1)

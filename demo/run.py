@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -33,9 +34,20 @@ RAW_SAMPLES = 60
 
 
 def run_demo(
-    samples: MultiCameraSet, bundle: Bundle, folder: Path, period_s: float, console: Console
+    samples: MultiCameraSet,
+    bundle: Bundle,
+    folder: Path,
+    period_s: float,
+    console: Console,
+    *,
+    dashboard_port: int | None = None,
+    stay: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Replay `samples` through the whole system and measure it.
+
+    Args:
+        dashboard_port: where the dashboard is shown meanwhile; None: it is not.
+        stay: called with the report before the processes end.
 
     Raises:
         DdnnError: a process died or something took too long.
@@ -72,6 +84,9 @@ def run_demo(
                 f"signed by key {key.key_id}"
             )
             system.start_services()
+            if dashboard_port is not None:
+                system.start_dashboard(dashboard_port)
+                console.print(f"dashboard   http://127.0.0.1:{dashboard_port}")
             system.wait_until(
                 lambda: observer.ready(SITE, manifest.topology, bundle.bundle_id),
                 "starting all processes",
@@ -90,20 +105,22 @@ def run_demo(
             raw_wire_bytes = _measure_raw(system, samples)
         finally:
             client.stop()
-    reference = evaluate(bundle, samples.images, samples.present)
-    return make_report(
-        data=samples.name,
-        manifest=manifest,
-        bundle_id=bundle.bundle_id,
-        labels=samples.labels.tolist(),
-        reference=reference,
-        first_slot=first_slot,
-        decisions=observer.decisions,
-        repeats=observer.repeats,
-        devices=observer.devices,
-        ledger=observer.ledger,
-        raw_wire_bytes=raw_wire_bytes,
-    )
+        reference = evaluate(bundle, samples.images, samples.present)
+        report = make_report(
+            data=samples.name,
+            manifest=manifest,
+            bundle_id=bundle.bundle_id,
+            labels=samples.labels.tolist(),
+            reference=reference,
+            first_slot=first_slot,
+            decisions=observer.decisions,
+            repeats=observer.repeats,
+            devices=observer.devices,
+            ledger=observer.ledger,
+            raw_wire_bytes=raw_wire_bytes,
+        )
+        stay(report)
+    return report
 
 
 def _check_fit(samples: MultiCameraSet, bundle: Bundle) -> None:

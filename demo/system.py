@@ -78,6 +78,11 @@ class System:
         for camera in range(self._topology.cameras):
             self.start_device(camera)
 
+    def start_dashboard(self, port: int) -> None:
+        """Start the dashboard, with a database of its own."""
+        database = str(self.folder / "decisions.db")
+        self.start("dashboard", "dashboard", "--http-port", str(port), "--database", database)
+
     def start_gateway(self, edge: int | None = None) -> None:
         """Start (again) the site's gateway, or that of one of several edges."""
         own = () if edge is None else ("--edge", str(edge))

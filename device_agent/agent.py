@@ -13,6 +13,7 @@ allowed pictures to leave it.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -156,6 +157,12 @@ class Agent:
         with self._lock:
             loaded = self._of(slot)
             return loaded.view if loaded else None
+
+    @property
+    def raw_bytes(self) -> int:
+        """What one raw view of the running bundle would take; 0: no bundle yet."""
+        with self._lock:
+            return math.prod(self._running.view) if self._running else 0
 
     def restart(self) -> None:
         """Forget all views and go on as another boot: slot numbers begin a new life."""

@@ -17,12 +17,23 @@ from ddnn.config import boot_id
 from ddnn.errors import DataError
 from ddnn.health import Health, Telling
 from ddnn.key_files import check_keys, trust_of
+from ddnn.metrics import SECONDS, Histogram, Sample
+from ddnn.metrics_settings import (
+    MetricsCa,
+    MetricsCert,
+    MetricsHost,
+    MetricsKey,
+    MetricsPort,
+    MetricsToken,
+    open_metrics,
+)
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
 from ddnn.notify import Notifier
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.health import MachineWatch, with_camera
+from device_agent.metrics import samples
 from device_agent.pacing import Pacer
 from device_agent.recording import Recorder
 from device_agent.settings import CameraSettings
@@ -74,6 +85,13 @@ class DeviceSettings(CameraSettings, frozen=True, kw_only=True, forbid_unknown_f
             ge=5, le=3600, description="Seconds between two statuses while nothing changes."
         ),
     ] = 60.0
+
+    metrics_port: MetricsPort = 0
+    metrics_host: MetricsHost = "127.0.0.1"
+    metrics_cert: MetricsCert = ""
+    metrics_key: MetricsKey = ""
+    metrics_ca: MetricsCa = ""
+    metrics_token: MetricsToken = ""
 
 
 class ReplayStart(msgspec.Struct, frozen=True):
@@ -154,6 +172,8 @@ class DeviceService:
             store=Path(settings.store) if settings.store else None,
             changed=self._report,
         )
+        self._view_s = Histogram(SECONDS)
+        self._metrics = open_metrics(settings, settings.site, self._node, self.metrics)
 
     def run(self) -> None:
         """Capture and publish until stopped; then say goodbye."""
@@ -163,6 +183,8 @@ class DeviceService:
         self._models.start()
         self._client.start()
         self._machine.start()
+        if self._metrics:
+            self._metrics.start()
         self._notifier.ready()
         try:
             if self._source.live or self._wait_for_replay():
@@ -173,6 +195,8 @@ class DeviceService:
             self._notifier.stopping()
             self._report(state="offline")
             self._client.stop()
+            if self._metrics:
+                self._metrics.stop()
             self._machine.stop()
             self._source.close()
             if self._recorder:
@@ -204,7 +228,9 @@ class DeviceService:
                 slot = self._camera.begin(time.time(), time.monotonic())
             if self._source.exhausted(slot):
                 break
+            began = time.monotonic()
             summary, shadow = self._take(slot)
+            self._view_s.add(time.monotonic() - began)
             with self._lock:
                 now = time.monotonic()
                 self._send(self._camera.finish(slot, summary, time.time(), now, shadow))
@@ -305,6 +331,16 @@ class DeviceService:
 
     def _health(self, now: float) -> Health:
         return with_camera(self._machine.latest, self._source.health(now), self._viewer.gate)
+
+    def metrics(self) -> list[Sample]:
+        """Everything that `/metrics` shows; on the threads of its server."""
+        counts = self._agent.counts.copy()
+        counts.update(self._recorder.counts if self._recorder else {})
+        health = self._health(time.monotonic())
+        with self._lock:
+            found = samples(counts, self._camera.outbox, health, self._agent.raw_bytes)
+        found.append(Sample("ddnn_view_seconds", self._view_s.copy()))
+        return found + self._client.metrics() + self._models.metrics()
 
     def _report(self, state: str = "online") -> None:
         """Publish the retained status."""

@@ -27,6 +27,7 @@ class Engine:
         from_slot: the first slot that is its own.
         expected: how often its early exits disagree with the deepest one, as calibrated.
         highest: the highest slot that it has taken; -1: none.
+        raw_bytes: by member, what the raw views of its cameras would take; empty: not known.
     """
 
     tier: Tier
@@ -37,6 +38,7 @@ class Engine:
     from_slot: int
     expected: Mapping[EarlyExit, Expected] | None = None
     highest: int = -1
+    raw_bytes: tuple[int, ...] = ()
 
 
 class Engines:

@@ -57,6 +57,7 @@ from ddnn.tier import (
 from ddnn.wire import Flag, Frame, Kind
 from edge_gateway.audits import AuditAction, AuditRules, Audits, lacks_features
 from edge_gateway.engines import Engine, Engines
+from edge_gateway.metrics import Tally
 from edge_gateway.probation import Probation
 from edge_gateway.trial import Trial, TrialRules
 from edge_gateway.upward import upward
@@ -134,6 +135,7 @@ class Gateway:
         self.clock = ClockMonitor()
         self.breaker = Breaker()
         self.engines = Engines()
+        self.tally = Tally()
         self.trial: Trial | None = None
         self.probation: Probation | None = None
         self.settings_refused: str | None = None
@@ -446,6 +448,7 @@ class Gateway:
         *,
         bundle_id: str = "",
         from_slot: int = 0,
+        raw_bytes: tuple[int, ...] = (),
     ) -> list[Effect]:
         """Run this bundle's sections for slots from `from_slot` on.
 
@@ -454,6 +457,7 @@ class Gateway:
         Args:
             curve: for a traffic budget.
             place: whose sections these are; None: the site's, over cameras 0 to M - 1.
+            raw_bytes: by member, what the raw views of its cameras would take.
             expected: how often early exits disagree at the bundle's own thresholds.
         """
         effects: list[Effect] = []
@@ -476,7 +480,10 @@ class Gateway:
             closed=self.memory.closed.copy(),
             has_parent=place.has_parent,
         )
-        engine = Engine(tier, place, bundle_id, classes, curve, from_slot, expected=expected)
+        engine = Engine(
+            tier, place, bundle_id, classes, curve, from_slot,
+            raw_bytes=raw_bytes, expected=expected,
+        )  # fmt: skip
         self.engines.add(engine)
         if self.probation is not None:
             self.probation.changed()
@@ -657,6 +664,8 @@ class Gateway:
         """Why there is no room for an audit beside the real work; None: there is."""
         if not self.connected:
             return "broker_away"
+        if self.outbox.waiting:
+            return "unsent"
         if 2 * engine.tier.open_slots >= self._tier_config.max_open_slots:
             return "overload"
         if engine.tier.sections.has_cloud and self.breaker.state != "closed":
@@ -702,6 +711,7 @@ class Gateway:
     def _end_decided(self, engine: Engine, decision: Decision, now: float) -> list[Effect]:
         rules = self.rules
         self._observe(engine, decision.slot, decision)
+        self.tally.decided(decision, engine.raw_bytes)
         kind = engine.place.kind
         payload = encode(describe(decision, rules.site, engine.classes, rules.period_s, kind))
         ended = [

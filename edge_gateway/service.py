@@ -10,6 +10,8 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -25,6 +27,16 @@ from ddnn.drift import Expected, expected_of
 from ddnn.errors import BundleError, ConfigError
 from ddnn.journal_file import JournalFile
 from ddnn.key_files import check_keys, trust_of
+from ddnn.metrics import Sample
+from ddnn.metrics_settings import (
+    MetricsCa,
+    MetricsCert,
+    MetricsHost,
+    MetricsKey,
+    MetricsPort,
+    MetricsToken,
+    open_metrics,
+)
 from ddnn.models import ModelFeed
 from ddnn.mqtt import Client, Message, Publish, Receipt, Will
 from ddnn.node import GatewaySections
@@ -33,7 +45,9 @@ from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
 from edge_gateway.audits import AuditRules
 from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
+from edge_gateway.home_assistant import HomeAssistant
 from edge_gateway.intake import Intake
+from edge_gateway.metrics import samples
 from edge_gateway.probation import Probation
 from edge_gateway.rollouts import Rollouts, announce
 from edge_gateway.trial import TrialRules
@@ -41,6 +55,7 @@ from edge_gateway.trial import TrialRules
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
 LOOK_AT_ROLLOUTS_EVERY_S = 0.2
+ROLLOUT_STATES = ("settled", "staged", "waiting", "trial", "refused")
 #: At the latest: a reader knows by it that this gateway lives, even where no will can say so.
 STATUS_EVERY_S = 30.0
 
@@ -127,6 +142,16 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
             "afterwards, to see how often they disagree; 0: none.",
         ),
     ] = 0.01
+    home_assistant: Annotated[
+        bool,
+        msgspec.Meta(description="Whether Home Assistant is told of the site (MQTT discovery)."),
+    ] = False
+    home_assistant_prefix: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^[A-Za-z0-9_-]{1,64}$", description="Its discovery prefix: one topic level."
+        ),
+    ] = "homeassistant"
     canary_every: Annotated[
         int,
         msgspec.Meta(
@@ -152,6 +177,17 @@ class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fi
         float, msgspec.Meta(ge=0, le=1, description="Largest share of degraded or lost slots.")
     ] = 0.02
 
+    metrics_port: MetricsPort = 0
+    metrics_host: MetricsHost = "127.0.0.1"
+    metrics_cert: MetricsCert = ""
+    metrics_key: MetricsKey = ""
+    metrics_ca: MetricsCa = ""
+    metrics_token: MetricsToken = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        topics.check_prefix(self.home_assistant_prefix, self.site)
+
 
 class _Staged(NamedTuple):
     """A bundle that is ready to run."""
@@ -161,6 +197,7 @@ class _Staged(NamedTuple):
     classes: tuple[str, ...]
     curve: Curve | None
     place: Place
+    raw_bytes: tuple[int, ...]
     expected: dict[EarlyExit, Expected]
 
 
@@ -232,6 +269,15 @@ class GatewayService:
         self._staged: _Staged | None = None
         self._reported: tuple[dict[str, str], Tuning] | None = None
         self._report_by = 0.0
+        self._home_assistant = HomeAssistant(
+            settings.site,
+            settings.home_assistant_prefix
+            if settings.home_assistant and self._edge is None
+            else "",
+            version("ddnn"),
+            Path(settings.store) if settings.store and self._edge is None else None,
+        )
+        self._home_assistant_lock = threading.Lock()
         self._rollouts_lock = threading.Lock()
         self._rollouts = Rollouts(
             settings.site,
@@ -241,6 +287,7 @@ class GatewayService:
             patience_s=settings.staging_patience_s,
             canary_every=settings.canary_every,
         )
+        self._metrics = open_metrics(settings, settings.site, self._node, self.metrics)
 
     def run(self) -> None:
         """Decide until stopped; then close what is open and say goodbye."""
@@ -256,8 +303,12 @@ class GatewayService:
             own = [topics.edge_request(site, self._edge)]
         for topic in own:
             self._client.subscribe(topic, self._on_message)
+        if birth := self._home_assistant.birth_topic:
+            self._client.subscribe(birth, self._on_birth)
         self._models.start()
         self._client.start()
+        if self._metrics:
+            self._metrics.start()
         try:
             self._keep_time()
         finally:
@@ -268,6 +319,8 @@ class GatewayService:
             with self._wake:
                 self._hear_receipts(time.monotonic())
             self._client.stop()
+            if self._metrics:
+                self._metrics.stop()
 
     def _keep_time(self) -> None:
         """Wake the gateway at its deadlines, hear of acknowledgements, publish the ledger."""
@@ -315,6 +368,16 @@ class GatewayService:
             self._carry_out(self._gateway.on_connected(time.monotonic()))
         self._report()
         self._publish_ledger()
+        self._tell(self._home_assistant.on_connected)
+
+    def _on_birth(self, message: Message) -> None:
+        self._tell(lambda: self._home_assistant.on_birth(message.payload))
+
+    def _tell(self, messages: Callable[[], list[Publish]]) -> None:
+        """Home Assistant is told of on both threads, one after the other."""
+        with self._home_assistant_lock:
+            for message in messages():
+                self._client.send(message)
 
     def _disconnected(self) -> None:
         with self._rollouts_lock:
@@ -345,11 +408,18 @@ class GatewayService:
             log.warning("the bundle's curve is of no use: %s", error)
             curve = None
         self._staged = _Staged(
-            bundle.bundle_id, sections, manifest.classes, curve, place, expected_of(manifest)
+            bundle.bundle_id,
+            sections,
+            manifest.classes,
+            curve,
+            place,
+            place.raw_bytes(manifest),
+            expected_of(manifest),
         )
 
     def switch(self, bundle: Bundle, from_slot: int) -> None:
         """Run the staged sections for slots from `from_slot` on."""
+        self._tell(lambda: self._home_assistant.on_bundle(bundle.manifest))
         staged = self._staged
         with self._wake:
             if self._gateway.move_switch(bundle.bundle_id, from_slot):
@@ -367,6 +437,7 @@ class GatewayService:
                     staged.expected,
                     bundle_id=staged.bundle_id,
                     from_slot=from_slot,
+                    raw_bytes=staged.raw_bytes,
                 )
             )
             self._intake.follow(self._gateway.hears())
@@ -455,6 +526,32 @@ class GatewayService:
 
     def _snapshot(self) -> bytes:
         return self._gateway.snapshot()
+
+    # -- metrics (on the threads of their server) --------------------------------------------
+
+    def metrics(self) -> list[Sample]:
+        """Everything that `/metrics` shows."""
+        with self._wake:
+            found = samples(self._gateway)
+        if self._journal:
+            found.append(Sample("ddnn_journal_bytes", self._journal.size_bytes))
+        found += self._client.metrics() + self._models.metrics()
+        if self._edge is None:
+            state = self._rollout_state()
+            found += [
+                Sample("ddnn_rollout_state", float(each == state), (each,))
+                for each in ROLLOUT_STATES
+            ]
+        return found
+
+    def _rollout_state(self) -> str:
+        if self._rollouts.rejected or self._models.refused:
+            return "refused"
+        if self._gateway.trial is not None:
+            return "trial"
+        if self._rollouts.waiting:
+            return "waiting"
+        return "staged" if self._models.staged_id else "settled"
 
     # -- reports -----------------------------------------------------------------------------
 

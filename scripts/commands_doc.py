@@ -1,14 +1,19 @@
-"""Write docs/commands.md from the commands' own help, so that the two cannot disagree."""
+"""Write docs/commands.md and docs/*.schema.json from the program, so that they cannot disagree."""
 
+import json
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
+import msgspec
 
+from ddnn.audit import Audit, Estimate
 from ddnn.cli import main
+from ddnn.decisions import PublishedDecision
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = """# Commands
 
 Made by `make docs` from `ddnn COMMAND --help`; do not edit. Every option with an environment
@@ -17,7 +22,7 @@ variable is also a key of a TOML file given by `--config`.
 
 
 def render() -> str:
-    """The whole document."""
+    """docs/commands.md."""
     parts = [HEAD]
     with click.Context(main, info_name="ddnn", terminal_width=96, max_content_width=96) as root:
         for point in sorted(entry_points(group="ddnn.commands"), key=lambda point: point.name):
@@ -39,7 +44,23 @@ def _describe(command: click.Command, parent: click.Context, name: str) -> list[
     return parts
 
 
+def schema(message: type[msgspec.Struct]) -> str:
+    """The JSON Schema of a message."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(dialect | msgspec.json.schema(message), indent=1, sort_keys=True) + "\n"
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "commands.md": render,
+    "decision.schema.json": lambda: schema(PublishedDecision),
+    "audit.schema.json": lambda: schema(Audit),
+    "audit-estimate.schema.json": lambda: schema(Estimate),
+}
+
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(DOCUMENT.read_text() != render() and "docs/commands.md is old: run make docs")
-    DOCUMENT.write_text(render())
+    for name, make in MADE.items():
+        document = DOCS / name
+        if sys.argv[1:] != ["--check"]:
+            document.write_text(make())
+        elif not document.exists() or document.read_text() != make():
+            sys.exit(f"docs/{name} is old: run make docs")

@@ -66,6 +66,7 @@ def make_engine(url: URL, max_bytes: int | None) -> Engine:
         "tcp_user_timeout": _NETWORK_TIMEOUT_MS,
         "options": milliseconds,
         "application_name": "ddnn",
+        "client_encoding": "utf8",
     }
     try:
         return sa.create_engine(

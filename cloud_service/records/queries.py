@@ -93,7 +93,7 @@ def expired(
         .order_by(c.at_us)
     )
     found: dict[int, int] = {}
-    for (_, before), (at_us, after) in pairwise(connection.execute(asked).tuples()):
+    for (_, before), (at_us, after) in pairwise(connection.execute(asked)):
         bucket = at_us // (bucket_s * 1_000_000)
         # A ledger that has begun anew says nothing of the time between.
         found[bucket] = found.get(bucket, 0) + max(0, after - before)

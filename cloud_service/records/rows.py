@@ -23,7 +23,7 @@ from ddnn.topics import site_of
 MAX_MEMBERS = 32
 MAX_TEXT = 200
 MAX_STAGES = 16
-_MAX_SLOT = 2**62
+_MAX_SLOT = 10**18
 _MAX_BYTES = 2**53
 #: The year 2100: beyond it a clock is wrong.
 _MAX_TIME_S = 4_102_444_800.0
@@ -48,7 +48,8 @@ def check(decision: PublishedDecision) -> None:
         raise WireError("not a decision: a text is too long or has a NUL in it")
     if len(stages) > MAX_STAGES or any(not 0 <= ms < math.inf for ms in stages.values()):
         raise WireError("not a decision: its stages are no times")
-    if not (0 <= decision.slot < _MAX_SLOT and 0 <= decision.time_s <= _MAX_TIME_S):
+    # A gateway whose clock was never set may number its slots from below 1970.
+    if not (abs(decision.slot) < _MAX_SLOT and abs(decision.time_s) <= _MAX_TIME_S):
         raise WireError("not a decision: slot or time is out of bounds")
     if not (0 <= decision.payload_bytes <= _MAX_BYTES and 0 <= decision.bundle_tag < 2**16):
         raise WireError("not a decision: bytes or tag are out of bounds")

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+import sqlite3
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -50,7 +52,7 @@ class Cursor(NamedTuple):
     slot: int
 
     def __str__(self) -> str:
-        return f"{self.time_us}-{self.slot}"
+        return f"{self.time_us}_{self.slot}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
@@ -59,13 +61,10 @@ class Cursor(NamedTuple):
         Raises:
             ConfigError: it is none.
         """
-        first, _, second = text.partition("-")
-        if not (first.isascii() and first.isdigit() and second.isascii() and second.isdigit()):
+        found = re.fullmatch(r"(-?[0-9]{1,18})_(-?[0-9]{1,18})", text)
+        if found is None:
             raise ConfigError(f"{text[:40]!r} is no cursor: take `next` of the page before")
-        found = cls(int(first[:20]), int(second[:20]))
-        if max(found) >= 2**63:
-            raise ConfigError(f"{text[:40]!r} is no cursor: take `next` of the page before")
-        return found
+        return cls(int(found[1]), int(found[2]))
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -130,7 +129,8 @@ class Records:
 
     Args:
         url: `sqlite:///folder/file.db`, a plain file name for the same, or `postgresql://...`.
-        max_bytes: SQLite's file does not grow beyond; None: no bound.
+        max_bytes: the size that `cloud_service.records.retention` keeps the database below; beyond
+            it SQLite's file does not grow, come what may. None: no bound.
 
     Attributes:
         counts: decisions that were new, repeats, conflicts, too_old, refused, sites_over_limit.
@@ -142,6 +142,7 @@ class Records:
 
     def __init__(self, url: str, *, max_bytes: int | None = None) -> None:
         self.url = parse(url)
+        self.max_bytes = max_bytes
         self.counts: Counter[str] = Counter()
         self.waiting = 0
         self.trouble: str | None = None
@@ -167,7 +168,7 @@ class Records:
         Raises:
             RecordsError: the database does not answer, or is of a newer program.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             schema.migrate(connection)
 
     def close(self) -> None:
@@ -201,7 +202,7 @@ class Records:
         if not batch:
             return 0
         try:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 written = writer.write(connection, batch, self._ledger_rows)
         except _RefusedError as error:
             if len(batch) > 1:  # the others are none the worse for it
@@ -228,12 +229,12 @@ class Records:
 
     def sites(self) -> list[str]:
         """Names of the sites that there are decisions or ledgers of, sorted."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return list(connection.scalars(sa.select(sites.c.name).order_by(sites.c.name)))
 
     def decision(self, site: str, slot: int) -> PublishedDecision | None:
         """One decision, or None."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = (
                 connection.execute(
                     sa.select(decisions)
@@ -282,7 +283,7 @@ class Records:
             filters.append(c.missing.op("&")(1 << missing_camera) != 0)
         limit = max(1, min(limit, MAX_PAGE))
         key = sa.tuple_(c.time_us, c.slot)
-        with self._reading() as connection:
+        with self.reading() as connection:
             site_id = queries.site_id(connection, site)
             if site_id is None:
                 return Page((), None)
@@ -328,7 +329,7 @@ class Records:
         key = sa.tuple_(c.time_us, c.slot)
         after: Cursor | None = None
         while True:
-            with self._reading() as connection:
+            with self.reading() as connection:
                 site_id = queries.site_id(connection, site)
                 if site_id is None:
                     return
@@ -386,7 +387,7 @@ class Records:
                 "buckets of that length go back two hours at most; multiples of 300 s go further"
             )
         counts: defaultdict[int, Counter[Tally]] = defaultdict(Counter)
-        with self._reading() as connection:
+        with self.reading() as connection:
             site_id = queries.site_id(connection, site)
             if site_id is None:
                 return []
@@ -407,56 +408,69 @@ class Records:
             for number in range(first, last)
         ]
 
-    def ledger_rows(self, site: str, from_s: float, to_s: float) -> list[LedgerRow]:
+    def total(self, site: str, from_s: float, to_s: float) -> Bucket:
+        """What was decided in a range of time, widened to whole hours."""
+        span_s = SPANS_S[-1]
+        start_s, end_s = int(from_s // span_s * span_s), int(-(-to_s // span_s) * span_s)
+        counts: Counter[Tally] = Counter()
+        with self.reading() as connection:
+            site_id = queries.site_id(connection, site)
+            if site_id is not None:
+                # All into one, whatever multiple of its length the range begins at.
+                found = queries.read_tallies(connection, site_id, start_s, end_s, span_s, span_s)
+                for _, key, count in found:
+                    counts[key] += count
+        return bucket(start_s, counts)
+
+    def ledger_rows(
+        self, site: str, from_s: float | None = None, to_s: float | None = None
+    ) -> list[LedgerRow]:
         """What the site's gateway said of its slots over time, oldest first, at most 5000."""
         c = ledgers.c
-        with self._reading() as connection:
-            rows = (
-                connection.execute(
-                    sa.select(ledgers)
-                    .join(sites)
-                    .where(
-                        sites.c.name == site,
-                        c.at_us >= time_us(from_s),
-                        c.at_us < time_us(to_s),
-                    )
-                    .order_by(c.at_us.desc())
-                    .limit(MAX_BUCKETS)
-                )
-                .mappings()
-                .all()
-            )
+        conditions = [sites.c.name == site]
+        if from_s is not None:
+            conditions.append(c.at_us >= time_us(from_s))
+        if to_s is not None:
+            conditions.append(c.at_us < time_us(to_s))
+        asked = sa.select(ledgers).join(sites).where(*conditions).order_by(c.at_us.desc())
+        with self.reading() as connection:
+            rows = connection.execute(asked.limit(MAX_BUCKETS)).mappings().all()
         names = LedgerRow.__struct_fields__[1:]
         return [
             LedgerRow(at_s=row["at_us"] / 1e6, **{name: row[name] for name in names})
             for row in reversed(rows)
         ]
 
-    def anchor(self, site: str, margin_s: float) -> int | None:
-        """The slot from which on to ask the gateway again; None: there is no decision yet.
+    def anchor(self, site: str, margin_s: float) -> tuple[int, int] | None:
+        """Between which slots some may be missing; None: there is no decision yet.
 
-        It is one that is here, `margin_s` older than the newest: decisions come out of order.
+        Returns:
+            A slot that is here and `margin_s` older than the newest, since decisions come out of
+            order; and the newest itself.
         """
         c = decisions.c
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(
                 sa.select(sites.c.id, sites.c.newest_us).where(sites.c.name == site)
             ).first()
             if row is None:
                 return None
-            mine = c.site_id == row.id
-            older = sa.select(c.slot).where(mine, c.time_us <= row.newest_us - time_us(margin_s))
-            found = connection.scalar(older.order_by(c.time_us.desc(), c.slot.desc()).limit(1))
+            mine = sa.select(c.slot).where(c.site_id == row.id)
+            latest = mine.order_by(c.time_us.desc(), c.slot.desc()).limit(1)
+            newest = connection.scalar(latest)
+            if newest is None:
+                return None
+            older = latest.where(c.time_us <= row.newest_us - time_us(margin_s))
+            found = connection.scalar(older)
             if found is None:
-                oldest = sa.select(c.slot).where(mine).order_by(c.time_us, c.slot).limit(1)
-                found = connection.scalar(oldest)
-        return found
+                found = connection.scalar(mine.order_by(c.time_us, c.slot).limit(1))
+        return (newest if found is None else found), newest
 
     def health(self) -> RecordsHealth:
         """How the database is, asked now. Raises nothing."""
         newest_s, size, reason = None, None, self.trouble
         try:
-            with self._reading() as connection:
+            with self.reading() as connection:
                 newest = connection.scalar(sa.select(sa.func.max(sites.c.newest_us)))
                 newest_s = newest / 1e6 if newest is not None else None
                 size = self._size(connection)
@@ -491,16 +505,46 @@ class Records:
         return int(connection.scalar(asked) or 0)
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """A connection in a transaction that only reads.
+
+        Raises:
+            RecordsError: the database does not answer.
+        """
         with self._said(), self._engine.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """A connection in a transaction that is committed at the end of the block.
+
+        Raises:
+            RecordsError: it was not.
+        """
         with self._said(), self._engine.connect() as connection:
             connection = connection.execution_options(ddnn_writes=True)
             with connection.begin():
                 yield connection
+
+    def run_script(self, script: str) -> None:
+        """Run SQLite statements outside of any transaction.
+
+        Other calls of the driver step a statement without columns once; a vacuum's steps are its
+        pages.
+
+        Raises:
+            RecordsError: the database does not answer.
+        """
+        with self._said():
+            connection = self._engine.raw_connection()
+            try:
+                cursor: Any = connection.cursor()
+                try:
+                    cursor.executescript(script)
+                except sqlite3.Error as error:
+                    raise RecordsError(f"database {self.name}: {error}") from error
+            finally:
+                connection.close()
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:
@@ -512,5 +556,5 @@ class Records:
         except sa.exc.DBAPIError as error:
             said = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
             raise RecordsError(f"database {self.name}: {said[0]}") from error
-        except sa.exc.SQLAlchemyError as error:
-            raise RecordsError(f"database {self.name}: {error}") from error
+        except sa.exc.TimeoutError as error:
+            raise RecordsError(f"database {self.name}: all connections are busy") from error

@@ -68,6 +68,7 @@ def write(
     known = _sites(connection, {each.site for each in batch})
     given = [each for each in batch if isinstance(each, PublishedDecision)]
     wanted: dict[Key, PublishedDecision] = {}
+    again: list[PublishedDecision] = []
     for decision in given:
         site, key = known.get(decision.site), (decision.site, decision.slot)
         if site is None:
@@ -75,12 +76,17 @@ def write(
         elif time_us(decision.time_s) < site.kept_from_us:
             counts["too_old"] += 1
         elif key in wanted:
-            _count_again(wanted[key], decision, counts, conflicts)
+            again.append(decision)
         else:
             wanted[key] = decision
     new = _insert(connection, wanted, known)
+    settled = dict(wanted)
     for before in _others(connection, wanted, new, known):
-        _count_again(before, wanted[before.site, before.slot], counts, conflicts)
+        key = before.site, before.slot
+        settled[key] = before
+        again.append(wanted[key])
+    for decision in again:
+        _count_again(settled[decision.site, decision.slot], decision, counts, conflicts)
     fresh = [wanted[key] for key in new]
     counts["new"] = len(fresh)
     _add_tallies(connection, fresh, known)

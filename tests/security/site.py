@@ -141,7 +141,7 @@ class SecuredSite:
         with self.client("publisher") as publisher:
             publish_bundle(publisher, SITE, self.bundle, 10)
         waits = ("--summary-wait-s", "3", "--features-wait-s", "3", "--answer-wait-s", "3")
-        self.start(f"{SITE}.gateway", "gateway", *waits)
+        self.start(f"{SITE}.gateway", "gateway", *waits, "--audit-share", "0.2")
         self.start("_cloud.cloud-0", "cloud")
         for camera in HONEST:
             self.start(f"{SITE}.device-{camera}", "device", "--source", f"replay:{self.replay}")

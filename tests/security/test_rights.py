@@ -11,7 +11,8 @@ from tests.security.site import SITE, SecuredSite
 from training.publish import publish_bundle
 
 #: Topic functions that name what no broker carries, or more than one topic.
-NOT_A_TOPIC = {"check_name", "matches", "site_of", "member_of"}
+NOT_A_TOPIC = {"check_name", "matches", "site_of", "member_of", "check_prefix", "home_assistant_id"}
+NOT_A_TOPIC |= {"discovery_filters"}
 VALUES = {
     "site": SITE,
     "member": 0,
@@ -21,12 +22,14 @@ VALUES = {
     "chunk": 0,
     "worker": "cloud-0",
     "group": "cloud",
+    "prefix": "homeassistant",
 }
 
 
 def every_access():
     yield "device-0", access.device(SITE, 0)
-    yield "gateway", access.gateway(SITE, edges=True)
+    yield "gateway", access.gateway(SITE, edges=True, home_assistant="homeassistant")
+    yield "home-assistant", access.home_assistant(SITE, "homeassistant")
     yield "gateway-0", access.edge_gateway(SITE, 0)
     for name in ("publisher", "operator", "dashboard", "bridge"):
         yield name, getattr(access, name)(SITE)
@@ -59,7 +62,7 @@ def test_nobody_may_write_or_read_everything(who, may):
     for topic in (*may.writes, *may.reads):
         assert "#" not in topic
         assert not topic.startswith("+")
-        assert topics.site_of(topic) == SITE or topic.startswith("ddnn/_cloud/")
+        assert topics.site_of(topic) == SITE or topic.startswith(("ddnn/_cloud/", "homeassistant/"))
 
 
 @pytest.mark.live

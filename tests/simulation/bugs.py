@@ -19,6 +19,7 @@ from ddnn.tier import Decision, Tier
 from ddnn.wire import Kind
 from device_agent.agent import Agent
 from device_agent.camera import Camera
+from edge_gateway.audits import Audits
 from edge_gateway.engines import Engines
 from edge_gateway.gateway import Gateway, Keep
 from edge_gateway.rollouts import Rollouts
@@ -91,8 +92,8 @@ def journal_is_not_read(patch):
 def decisions_leave_before_they_are_journalled(patch):
     right = Gateway._end_decided
 
-    def wrong(self, decision, now):
-        effects = right(self, decision, now)
+    def wrong(self, engine, decision, now):
+        effects = right(self, engine, decision, now)
         return sorted(effects, key=lambda effect: isinstance(effect, Keep))
 
     patch.setattr(Gateway, "_end_decided", wrong)
@@ -156,9 +157,11 @@ def answers_of_a_former_process_are_believed(patch):
         if received is None or self.tier is None:
             return []
         frame, _ = received
-        for waiting in list(self.tier._open):
-            if self.tier._open[waiting].stage == "answer":
-                return self._carry_out(self.tier.on_answer(waiting, frame, now), now)
+        for engine in self.engines.all:
+            for waiting, state in engine.tier._open.items():
+                if state.stage == "answer":
+                    actions = engine.tier.on_answer(waiting, frame, now)
+                    return self._carry_out(engine, actions, now)
         return right(self, message, now, wall)
 
     patch.setattr(Gateway, "_on_answer", wrong)
@@ -289,6 +292,73 @@ def trial_never_ends(patch):
     patch.setattr(Trial, "verdict", lambda self: None)
 
 
+def audits_decide(patch):
+    """What the deepest exit says in an audit is published as the site's decision."""
+    right = Audits._complete
+
+    def wrong(self, slot, deeper):
+        self.deeper = deeper
+        return right(self, slot, deeper)
+
+    patch.setattr(Audits, "_complete", wrong)
+    publish = Gateway._carry_out_audits
+
+    def also(self, actions):
+        effects = publish(self, actions)
+        if deeper := self.audits.__dict__.pop("deeper", None):
+            effects += self._end_decided(self.engines.of(deeper.slot), deeper, 0.0)
+        return effects
+
+    patch.setattr(Gateway, "_carry_out_audits", also)
+
+
+def audits_come_before_their_decision(patch):
+    right = Gateway._end_decided
+
+    def wrong(self, engine, decision, now):
+        effects = right(self, engine, decision, now)
+        return sorted(effects, key=lambda e: isinstance(e, Keep) or e.topic == "ddnn/s/decision")
+
+    patch.setattr(Gateway, "_end_decided", wrong)
+
+
+def audits_go_on_with_the_newest_bundle(patch):
+    right = Audits.begin
+    newest = {}
+    activate = Gateway.activate
+
+    def remember(self, *args, **options):
+        effects = activate(self, *args, **options)
+        newest[id(self.audits)] = self.engines
+        return effects
+
+    def wrong(self, engine, decision, frames, now, strained):
+        engine = newest[id(self)].newest
+        tag = engine.tier.sections.tag
+        frames = [(member, frame._replace(tag=tag)) for member, frame in frames]
+        return right(self, engine, decision, frames, now, strained)
+
+    patch.setattr(Gateway, "activate", remember)
+    patch.setattr(Audits, "begin", wrong)
+
+
+def audits_wait_for_ever(patch):
+    patch.setattr(Audits, "on_time", lambda self, now: [])
+
+
+def everything_is_audited(patch):
+    patch.setattr("edge_gateway.audits.is_chosen", lambda *values: True)
+
+
+def answer_of_an_audit_is_taken_for_any_other(patch):
+    right = Audits.on_answer
+
+    def wrong(self, slot, frame, now):
+        return right(self, next(iter(self._open)), frame, now)
+
+    patch.setattr(Audits, "on_answer", wrong)
+
+
 def staged_bundle_is_never_run(patch):
     patch.setattr(Rollouts, "plan", lambda self, now, wall, **state: None)
 
@@ -328,6 +398,12 @@ BUGS = {
         (worker_serves_the_newest_bundle_only, "roll-outs alone"),
         (broker_is_not_reminded_of_what_it_forgot, "network"),
         (staged_bundle_is_never_run, "bundles"),
+        (audits_decide, "audits alone"),
+        (audits_come_before_their_decision, "audits alone"),
+        (audits_go_on_with_the_newest_bundle, "audits alone"),
+        (audits_wait_for_ever, "audits"),
+        (everything_is_audited, "everything"),
+        (answer_of_an_audit_is_taken_for_any_other, "audits"),
         (frames_of_a_trial_count, "trials"),
         (trial_never_ends, "trials"),
     )

@@ -7,6 +7,7 @@ from collections import deque
 
 from ddnn import topics
 from ddnn.decisions import decode
+from tests.simulation.audits import AuditChecker
 from tests.simulation.bundles import CLASSES, EXIT, label
 
 #: Longest stay of a slot in the engine: its waits, one step, and what a busy node adds.
@@ -34,6 +35,7 @@ class Checker:
         self.disturbed_at = 0.0
         self.recorded = deque(maxlen=400)
         self.versions = {}
+        self.audits = AuditChecker(self)
         self._ledger = {}
         self._cloud_waits = []
 
@@ -47,6 +49,7 @@ class Checker:
         engines = gateway.engines
         if not engines.all:
             return
+        self.audits.gateway(host)
         if len(engines.all) > 2:
             self.fail("a third engine is kept")
         for engine in engines.all:
@@ -98,6 +101,7 @@ class Checker:
             state = host.gateway.engines.of(slot).tier._open.get(slot)
             if state is not None and member in state.absent:
                 self.fail(f"camera {member} saw nothing in slot {slot} and is asked for features")
+        self.audits.publishes(host, message)
         self.recorded.append((topic, message.payload))
 
     def ends(self, host, record):
@@ -222,5 +226,6 @@ class Checker:
                     self.fail(f"the decision of slot {slot} never reached the broker")
                 if slot not in world.consumer.decisions:
                     self.fail(f"the decision of slot {slot} never reached the consumer")
+        self.audits.all_is_well(host)
         # Bounded memory for the checker as well: what is settled is not looked at again.
         host.accepted.clear()

@@ -69,6 +69,23 @@ SCENARIOS = {
         quiet_s=120.0,
         kinds=("roll_out",),
     ),
+    "audits": Options(
+        episodes=2,
+        faults=8,
+        audit_share=1.0,
+        shares=(0.6, 0.35),
+        kinds=(
+            "device_hang",
+            "all_workers_hang",
+            "gateway_crash",
+            "bad_network",
+            "roll_out",
+            "replays",
+        ),
+    ),
+    "audits alone": Options(
+        episodes=2, faults=4, audit_share=1.0, lossless=True, kinds=("roll_out",)
+    ),
     "overload": Options(
         episodes=2,
         faults=6,

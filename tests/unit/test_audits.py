@@ -17,6 +17,7 @@ from edge_gateway.audits import AuditRules, is_chosen
 from edge_gateway.gateway import Gateway, GatewayRules, Keep
 from edge_gateway.trial import TrialRules
 from tests.fakes import TAG, FakeSections
+from tests.schemas import problems
 
 CLASSES = ("car", "bus", "person")
 WALL = 1_800_000_000.0
@@ -50,6 +51,8 @@ class Bench:
                 self.journal += effect.data
             else:
                 self.sent.append(effect)
+                if effect.receipt is not None:
+                    self.do(self.gateway.sent(effect.receipt, self.now))
 
     def take(self, topic, payload, **fields):
         self.do(self.gateway.on_message(Message(topic, payload, **fields), self.now, self.wall))
@@ -83,12 +86,15 @@ class Bench:
         return [m.payload for m in self.sent if m.topic == "ddnn/s/decision"]
 
     def audits(self):
-        return [audit.decode(m.payload) for m in self.sent if m.topic == "ddnn/s/audit"]
+        sent = [m.payload for m in self.sent if m.topic == "ddnn/s/audit"]
+        assert not [wrong for payload in sent for wrong in problems("audit", payload)]
+        return [audit.decode(payload) for payload in sent]
 
     def estimate(self):
         self.wait(2.0)
         last = [m for m in self.sent if m.topic == "ddnn/s/audit/estimate"][-1]
         assert (last.qos, last.retain) == (1, True)
+        assert problems("audit-estimate", last.payload) == []
         return audit.decode_estimate(last.payload)
 
     def ledger(self):
@@ -330,6 +336,16 @@ def test_no_audit_of_what_was_sent_late():
     bench = Bench()
     bench.summaries(flags=Flag.BACKLOG)
     assert bench.ledger() == {"skipped.backlog": 1}
+
+
+def test_no_audit_while_decisions_wait_for_the_broker(monkeypatch):
+    bench = Bench()
+    monkeypatch.setattr(bench.gateway, "sent", lambda slot, now: [])
+    for slot in range(SLOT, SLOT + 70):
+        bench.wait(1.0)
+        bench.summaries(slot)
+    assert bench.gateway.outbox.waiting == 6
+    assert bench.ledger()["skipped.unsent"] == 6
 
 
 def test_no_audit_while_the_broker_is_away():

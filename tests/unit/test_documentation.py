@@ -5,13 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ddnn import topics
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_command_and_option_is_documented_as_its_help_says():
-    check = [sys.executable, "scripts/commands_doc.py", "--check"]
+@pytest.mark.parametrize("script", ["commands_doc", "metrics_doc"])
+def test_document_made_from_the_program_is_current(script):
+    check = [sys.executable, f"scripts/{script}.py", "--check"]
     result = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
@@ -25,6 +28,8 @@ def test_every_topic_is_in_the_protocol():
         topics.escalation("<site>"),
         topics.answer("<site>"),
         topics.decision("<site>"),
+        topics.audit("<site>"),
+        topics.audit_estimate("<site>"),
         topics.ledger("<site>"),
         topics.manifest("<site>"),
         topics.active("<site>"),

@@ -7,19 +7,23 @@ import stat
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker import lint, site
-from broker.pki import Authority, PkiError, now_utc
+from broker.pki import Authority, PkiError, now_utc, read_record
 from broker.plan import BrokerPlan, Plan, Upstream, read_plan
 from broker.production import parse_acl, render_acl, render_config
 from broker.site_cli import site_command
+from cloud_service.dashboard import DashboardSettings
 from ddnn import topics
-from ddnn.config import convert, read_toml
+from ddnn.access import Identity
+from ddnn.config import convert, read_settings, read_toml
 from ddnn.errors import ConfigError
+from ddnn.tls import TlsFiles
 
 NOW = now_utc()
 #: Where the broker's folder will lie is said, so that copies of the site are alike.
@@ -228,12 +232,46 @@ def test_unknown_key_in_the_plan_names_the_nearest(folder):
         {"broker": {"names": ["b"], "folder": "/x\nallow_anonymous true"}},
         {"broker": {"names": ["b"], "user": "root\n"}},
         {"upstream": {"host": "h\naddress evil"}},
+        {"home_assistant": "#"},
+        {"home_assistant": "s1"},
+        {"home_assistant": "ddnn"},
+        {"site": "", "cameras": [], "bridged_sites": ["s2"], "home_assistant": "homeassistant"},
     ],
 )
 def test_plan_that_cannot_be_is_refused(changes):
     values = {"site": "s1", "cameras": [0], "broker": {"names": ["b"]}}
     with pytest.raises(ConfigError):
         convert(values | changes, Plan)
+
+
+def test_home_assistant_has_an_identity_and_the_gateway_one_topic_where_the_plan_says_so(folder):
+    edit(folder / "site.toml", 'home_assistant = ""', 'home_assistant = "homeassistant"')
+    site.build(folder, NOW)
+    assert texts(folder) == []
+    assert all("gateway.toml: home_assistant" in one for one in texts(folder, "warning"))
+    assert len(texts(folder, "warning")) == 2  # its settings are its owner's to change
+    rights = read_plan(folder).identities()
+    found = {
+        str(identity): [topic for topic in may.writes if topic.startswith("homeassistant/")]
+        for identity, may in rights.items()
+    }
+    assert {name: topics_ for name, topics_ in found.items() if topics_} == {
+        "s1.gateway": ["homeassistant/device/ddnn_s1/config"],
+        "s1.home-assistant": ["homeassistant/status"],
+    }
+    assert (folder / "nodes/s1.home-assistant/node.crt").exists()
+    edit(folder / "site.toml", 'home_assistant = "homeassistant"', 'home_assistant = ""')
+    (change,) = [change for change in site.build(folder, NOW) if change.needs_attention]
+    assert "s1.home-assistant is not in the plan any more" in change.what
+    assert "homeassistant" not in (folder / "broker" / "acl").read_text()
+
+
+def test_new_site_with_home_assistant_tells_its_gateway(tmp_path):
+    folder = tmp_path / "s1"
+    site.init(folder, msgspec.structs.replace(PLAN, home_assistant="home"))
+    site.build(folder, NOW)
+    settings = read_toml(folder / "nodes" / "s1.gateway" / "gateway.toml")
+    assert (settings["home_assistant"], settings["home_assistant_prefix"]) == (True, "home")
 
 
 def test_unit_file_hands_over_what_a_nodes_folder_holds(made):
@@ -290,6 +328,37 @@ def test_no_camera_may_touch_what_is_anothers(camera, other):
     assert any(topics.matches(f, topics.request("s1", other)) for f in may.reads) == (
         camera == other
     )
+
+
+def test_dashboard_gets_one_folder_with_two_identities(tmp_path):
+    folder = tmp_path / "s"
+    plan = Plan(site="s1", cameras=(0,), broker=BROKER, dashboard=True)
+    site.init(folder, plan)
+    site.build(folder, NOW)
+    place = folder / "nodes" / "_cloud.dashboard"
+    made = {path.name for path in place.iterdir()}
+    assert made == {
+        "ca.crt", "node.crt", "node.key", "records.crt", "records.key", "dashboard.toml"
+    }  # fmt: skip
+    assert read_record(place / "records.crt").identity == "_cloud.records"
+    values = read_settings(place / "dashboard.toml", DashboardSettings)
+    own = convert(values, DashboardSettings)
+    recording = TlsFiles(place / "ca.crt", place / "records.crt", place / "records.key")
+    assert own.records_tls == recording
+    assert own.host == "127.0.0.1"
+    assert lint.check(folder, NOW) == []
+    assert site.build(folder, NOW) == [], "nothing is left to do"
+    rights = plan.identities()
+    shows, records = (rights[Identity("_cloud", name)] for name in ("dashboard", "records"))
+    assert shows.writes == ("ddnn/s1/settings", "ddnn/_cloud/check/dashboard")
+    assert records.writes == ("ddnn/s1/recall", "ddnn/_cloud/check/records")
+    assert not any("/f/" in topic or "/x" in topic for topic in (*shows.reads, *records.reads))
+
+
+@pytest.mark.parametrize("name", ["dashboard", "records"])
+def test_worker_with_the_name_of_the_dashboard_is_refused(name):
+    with pytest.raises(ConfigError, match="dashboard"):
+        Plan(site="s1", cameras=(0,), broker=BROKER, workers=(name,))
 
 
 def test_listener_for_browsers_asks_for_a_password_and_gives_no_way_around_the_other_one(tmp_path):

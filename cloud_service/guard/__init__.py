@@ -1,0 +1,1 @@
+"""Who may see and do what over HTTP: users, sessions, and the guard before every request."""

@@ -1,0 +1,21 @@
+"""Every decision that a live test hears is held against the documented schema."""
+
+import pytest
+
+import demo.observer
+from tests.schemas import problems
+
+
+@pytest.fixture(autouse=True)
+def decisions_are_as_documented(monkeypatch):
+    """The observer's messages are checked on the side; what is wrong fails the test at its end."""
+    wrong = []
+    decode = demo.observer.decode
+
+    def checked(payload):
+        wrong.extend((problem, payload) for problem in problems("decision", payload))
+        return decode(payload)
+
+    monkeypatch.setattr(demo.observer, "decode", checked)
+    yield
+    assert wrong == []
