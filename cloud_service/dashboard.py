@@ -41,8 +41,9 @@ from cloud_service.overview import Overview
 from cloud_service.pages import RUN_OPTIONS, add_pages
 from cloud_service.records.consumer import Consumer
 from cloud_service.records.consumer import session as records_session
+from cloud_service.records.retention import Keeper, Rules
 from cloud_service.records.store import Records
-from ddnn import metrics, topics
+from ddnn import access, metrics, topics
 from ddnn.access import CLOUD
 from ddnn.config import NodeSettings
 from ddnn.errors import ConfigError, DdnnError
@@ -64,7 +65,6 @@ from ddnn.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
-NODE = "dashboard"
 #: How often the process looks whether it is to stop, whether it has connections, and says that it
 #: is alive.
 LOOK_EVERY_S = 0.2
@@ -79,6 +79,13 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 class DashboardSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of `ddnn dashboard`."""
 
+    node: Annotated[
+        str,
+        msgspec.Meta(
+            description="Name of this dashboard at its broker, one of its own for each. With a "
+            "certificate the broker goes by that one's name."
+        ),
+    ] = access.SHOWING
     records_cert: Annotated[
         str,
         msgspec.Meta(
@@ -167,6 +174,9 @@ class DashboardSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_
     metrics_ca: MetricsCa = ""
     metrics_token: MetricsToken = ""
 
+    def __post_init__(self) -> None:
+        topics.check_name(self.node, "node")
+
     @property
     def records_tls(self) -> TlsFiles | None:
         """Files of the recording connection; a broker knows a node by its certificate, and lets
@@ -244,18 +254,21 @@ class Dashboard:
         limit = settings.database_mb * 1_000_000 or None
         self.records = Records(settings.database, max_bytes=limit)
         where = settings.broker, settings.port
+        recording_tls = settings.records_tls
         self._watching = Client(
-            *where, NODE, keepalive_s=settings.keepalive_s, tls=settings.tls,
+            *where, settings.node, keepalive_s=settings.keepalive_s, tls=settings.tls,
             on_up=lambda: self.overview.linked(True),
         )  # fmt: skip
         self._recording = Client(
-            *where, f"{NODE}-records", keepalive_s=settings.keepalive_s, tls=settings.records_tls,
+            *where, f"{settings.node}-records", keepalive_s=settings.keepalive_s, tls=recording_tls,
             session=records_session(),
         )  # fmt: skip
         self._server: uvicorn.Server | None = None
         self._consumer = Consumer(self.records, self._recording)
+        kept = Rules(keep_days=settings.keep_days, keep_hours_days=settings.keep_hours_days)
+        self._keeper = Keeper(self.records, kept)
         self.guard = Guard(self._application(), self.door, {*LOOPBACK_NAMES, *settings.names})
-        self._metrics = open_metrics(settings, CLOUD, NODE, self.metrics)
+        self._metrics = open_metrics(settings, CLOUD, settings.node, self.metrics)
 
     # -- the process ---------------------------------------------------------------------------
 
@@ -264,6 +277,7 @@ class Dashboard:
         for topic in (*Overview.filters(scores=self._settings.scores), topics.decision_filter()):
             self._watching.subscribe(topic, self._hear, qos=0)
         self._consumer.start()
+        self._keeper.start()
         self._recording.start()
         self._watching.start()
         if self._metrics:
@@ -274,6 +288,7 @@ class Dashboard:
             self._notifier.stopping()
             self._watching.stop()
             self._consumer.stop()
+            self._keeper.stop()
             self._recording.stop()
             if self._metrics:
                 self._metrics.stop()

@@ -25,9 +25,9 @@ class Overview:
         self._link = Link(up=False)
 
     @staticmethod
-    def filters(*, scores: bool = True) -> tuple[str, ...]:
+    def filters(*, scores: bool = True, site: str = "+") -> tuple[str, ...]:
         """What to subscribe to, beside the decisions; see `Picture.filters`."""
-        return Picture.filters(scores=scores)
+        return Picture.filters(scores=scores, site=site)
 
     def hear(self, topic: str, payload: bytes, retained: bool, now_s: float) -> None:
         """Take a message. A malformed one is counted and never raises."""

@@ -54,22 +54,26 @@ class Picture:
         self._held_bytes = 0
 
     @staticmethod
-    def filters(*, scores: bool = True) -> tuple[str, ...]:
-        """What to subscribe to, beside the decisions (`topics.decision_filter`).
+    def filters(*, scores: bool = True, site: str = "+") -> tuple[str, ...]:
+        """What to subscribe to, beside the decisions (`topics.decision`).
 
         Args:
             scores: cameras' summaries too, which is a site's whole frame rate.
+            site: of one site only; `+`: of all.
         """
+        # Of all sites, statuses are the workers' too: two filters for one message are one too many.
+        workers = () if site == "+" else (topics.worker_status_filter(),)
         wanted = (
-            "ddnn/+/status/+",
-            "ddnn/+/ledger",
-            "ddnn/+/ledger/+",
-            "ddnn/+/settings",
-            "ddnn/+/audit/estimate",
-            topics.active_filter(),
-            topics.manifest_filter(),
+            *workers,
+            topics.status_filter(site),
+            topics.ledger(site),
+            topics.edge_ledger_filter(site),
+            topics.settings(site),
+            topics.audit_estimate(site),
+            topics.active(site),
+            topics.manifest(site),
         )
-        return (*wanted, topics.summary_filter("+")) if scores else wanted
+        return (*wanted, topics.summary_filter(site)) if scores else wanted
 
     # -- what is heard -------------------------------------------------------------------------
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from cloud_service.views import NodeView, SiteView
+from cloud_service.views import NodeView, Seen, SiteView
+from ddnn.tuning import Tuning
 
 Level = Literal["bad", "warning", "note"]
 _LEVELS: tuple[Level, ...] = ("bad", "warning", "note")
@@ -134,6 +136,65 @@ def size(count: float) -> str:
 def share(part: float) -> str:
     """A share 0..1 in percent: as exact as it is worth."""
     return f"{part * 100:.1f} %" if 0 < part < 1 else f"{part * 100:.0f} %"
+
+
+def clock(seconds: float) -> str:
+    """Time of day on the server, to the tenth."""
+    try:
+        moment = datetime.datetime.fromtimestamp(seconds)
+    except (OverflowError, OSError, ValueError):
+        return "?"
+    return f"{moment:%H:%M:%S}.{moment.microsecond // 100_000}"
+
+
+def answer(seen: Seen | None) -> str:
+    """A decision in two words."""
+    if seen is None:
+        return "–"
+    decision = seen.decision
+    if decision.label is None:
+        return "nothing seen"
+    likely = "" if decision.probability is None else f" {decision.probability * 100:.0f} %"
+    return f"{decision.label}{likely}"
+
+
+def how(seen: Seen | None) -> str:
+    """Where and by whom a decision was made."""
+    if seen is None:
+        return "No decision yet."
+    decision = seen.decision
+    where = f"decided at the {decision.exit} exit" if decision.exit else "no camera saw anything"
+    parts = [clock(decision.time_s), where]
+    if decision.used:
+        parts.append(f"{decision.members} {', '.join(map(str, decision.used[:16]))}")
+    if decision.degraded:
+        parts.append(f"degraded: {decision.degraded}")
+    return " · ".join(parts)
+
+
+def camera_state(node: NodeView, *, missing: bool, absent: bool) -> tuple[str, str]:
+    """Its state in words, and the class that colours it."""
+    if not node.alive:
+        since = "" if node.age_s is None else f" for {duration(node.age_s)}"
+        words = {"never heard": "never heard", "silent": f"silent{since}"}
+        return words.get(node.why or "", f"offline{since}"), "warning"
+    if missing:
+        return "frames missing", "warning"
+    return ("sees nothing", "soft") if absent else ("there", "ok")
+
+
+def tuning_words(asked: Tuning) -> str:
+    """Settings of a running site, as people say them."""
+    parts = []
+    if asked.local_threshold is not None:
+        parts.append(f"local T = {asked.local_threshold:.4g}")
+    if asked.edge_threshold is not None:
+        parts.append(f"edge T = {asked.edge_threshold:.4g}")
+    if asked.budget_bytes_s is not None:
+        parts.append(f"{size(asked.budget_bytes_s)}/s")
+    if asked.audit_share is not None:
+        parts.append(f"audits {share(asked.audit_share)}")
+    return ", ".join(parts) or "the bundle's own thresholds"
 
 
 def shorten(text: str) -> str:

@@ -50,7 +50,8 @@ def _unavailable(name: str, module: str) -> click.Command:
     extras = dict.fromkeys(("gateway", "inspect", "keys", "models"), "edge") | {"broker": "demo"}
     extras |= dict.fromkeys(("publish", "retire", "rollback"), "edge")
     extras |= dict.fromkeys(("collect", "evaluate"), "label")
-    extras |= {"decisions": "dashboard", "pki": "admin", "site": "admin", "doctor": "device"}
+    extras |= {"decisions": "dashboard", "top": "dashboard"}
+    extras |= {"pki": "admin", "site": "admin", "doctor": "device"}
     extra = ({"train": "training", "dataset": "training"} | extras).get(name, name)
 
     def explain(**_: object) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from ddnn.bundle import Bundle
+from ddnn.bundle import Bundle, Manifest
 from ddnn.measurements import EXITS, Calibration, ExitKey, MissingTable
 from ddnn.store import read_folder
 from training.cost import Cost, section_cost
@@ -74,6 +74,7 @@ def page(bundle: Bundle) -> list[str]:
     ]
     if manifest.calibration is not None and manifest.calibration.curve:
         lines += ["", *_curve_lines(manifest.calibration, _early(bundle))]
+        lines += _disagreement_lines(manifest)
     if manifest.missing is not None:
         lines += ["", *_missing_lines(manifest.missing)]
     if manifest.training:
@@ -221,6 +222,17 @@ def _curve_lines(calibration: Calibration, early: list[ExitKey]) -> list[str]:
     samples = _number(calibration.samples, "validation sample")
     title = f"trade-off, mean payload of one frame ({samples}; chosen for {calibration.goal})"
     return [title, *_table(rows)]
+
+
+def _disagreement_lines(manifest: Manifest) -> list[str]:
+    """What audits at run time are held against."""
+    if manifest.disagreement is msgspec.UNSET:
+        return []
+    return [
+        f"the {name} exit disagrees with the last one in {found.disagreed} of "
+        f"{_number(found.answered, 'validation sample')} that leave there"
+        for name, found in sorted(manifest.disagreement.items(), reverse=True)
+    ]
 
 
 def _missing_lines(table: MissingTable) -> list[str]:

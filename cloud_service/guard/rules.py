@@ -151,7 +151,8 @@ def headers_for(*, tls: bool, csp: str) -> list[tuple[bytes, bytes]]:
         "content-security-policy": csp,
         "x-content-type-options": "nosniff",
         "x-frame-options": "DENY",
-        "referrer-policy": "no-referrer",
+        # With no-referrer a form would say that its origin is "null".
+        "referrer-policy": "same-origin",
         "cross-origin-opener-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
         "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",

@@ -89,6 +89,7 @@ class MissingPanel:
             self._title = Text("h3", "If one more camera went")
             self._chart = ui.echart({}, renderer="svg").classes("chart")
             self._none = Text("p", "This bundle was not measured without cameras.", "soft small")
+        self._shown: object = None
 
     def update(self, view: SiteView) -> None:
         """Show `view`."""
@@ -101,6 +102,9 @@ class MissingPanel:
             "Now", "not measured" if promised is None else share(promised.overall), answered
         )
         self._stats.show("Every camera", "–" if complete is None else share(complete.overall))
+        if self._shown == (shape := (bundle.id if bundle else None, missing.cameras)):
+            return
+        self._shown = shape
         table = bundle.missing if bundle else None
         rows: list[tuple[str, float | None]] = []
         if bundle is not None and table is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -51,27 +52,32 @@ class Shared:
 
     def __init__(self, records: History | None) -> None:
         self._records = records
-        self._kept: dict[tuple[str, Span], tuple[float, list[Bucket] | str]] = {}
+        self._kept: dict[tuple[str, Span], tuple[float, asyncio.Task[list[Bucket] | str]]] = {}
 
     async def buckets(self, site: str, span: Span) -> list[Bucket] | str:
         """Buckets of the last `span`, or why there are none."""
         if self._records is None:
             return "This dashboard keeps no records: start it with a database."
-        now = time.time()
+        now = time.monotonic()
         kept = self._kept.get((site, span))
-        if kept is not None and now - kept[0] < FRESH_S:
-            return kept[1]
-        found: list[Bucket] | str
+        if kept is None or (now - kept[0] >= FRESH_S and kept[1].done()):
+            if len(self._kept) >= MAX_CACHED:
+                self._kept.clear()
+            # Who comes while it is asked waits for the same answer.
+            kept = self._kept[site, span] = (now, asyncio.create_task(self._ask(site, span)))
+        # One reader who goes away does not take the answer from the others.
+        return await asyncio.shield(kept[1])
+
+    async def _ask(self, site: str, span: Span) -> list[Bucket] | str:
+        assert self._records is not None
+        to_s = time.time()
         try:
-            buckets = self._records.buckets
-            answer = await run.io_bound(buckets, site, now - span.length_s, now, span.bucket_s)
-            found = answer or []  # None while the process ends
+            found = await run.io_bound(
+                self._records.buckets, site, to_s - span.length_s, to_s, span.bucket_s
+            )
         except DdnnError as error:
-            found = f"The records cannot be read: {shorten(str(error))}"
-        if len(self._kept) >= MAX_CACHED:
-            self._kept.clear()
-        self._kept[site, span] = (now, found)
-        return found
+            return f"The records cannot be read: {shorten(str(error))}"
+        return found or []  # None while the process ends
 
 
 class HistoryPanel:

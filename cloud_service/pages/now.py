@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections import deque
 from collections.abc import Sequence
 
@@ -11,32 +10,12 @@ from nicegui import ui
 from cloud_service.pages import charts
 from cloud_service.pages.look import Box, Button, Card, Stats, Text
 from cloud_service.views import NodeView, Seen, SiteView
-from cloud_service.words import Trouble, duration, share, size
+from cloud_service.words import Trouble, answer, camera_state, clock, how, share, size
 
 ROWS = 14
 #: Troubles that are shown one by one.
 MAX_TROUBLES = 12
 _SIGNS = {"bad": "Fault", "warning": "Warning", "note": "Note"}
-
-
-def clock(seconds: float) -> str:
-    """Time of day on the server, to the tenth."""
-    try:
-        moment = datetime.datetime.fromtimestamp(seconds)
-    except (OverflowError, OSError, ValueError):
-        return "?"
-    return f"{moment:%H:%M:%S}.{moment.microsecond // 100_000}"
-
-
-def answer(seen: Seen | None) -> str:
-    """A decision in two words."""
-    if seen is None:
-        return "–"
-    decision = seen.decision
-    if decision.label is None:
-        return "nothing seen"
-    likely = "" if decision.probability is None else f" {decision.probability * 100:.0f} %"
-    return f"{decision.label}{likely}"
 
 
 class NowPanel:
@@ -55,7 +34,7 @@ class NowPanel:
         """Show `view`."""
         latest, recent, bundle = view.latest, view.recent, view.bundle
         self._answer.show(answer(latest))
-        self._how.show(_how(latest))
+        self._how.show(how(latest))
         per_s = "–" if recent.per_s is None else f"{recent.per_s:.1f}/s"
         degraded = f"{recent.degraded} degraded" if recent.degraded else "none degraded"
         self._stats.show("Decisions", per_s, f"of the last {recent.decided}: {degraded}")
@@ -165,7 +144,7 @@ class _Tile:
             self._more = Text("div", "", "soft small num")
 
     def update(self, node: NodeView, *, missing: bool, absent: bool) -> None:
-        state, look = _camera_state(node, missing=missing, absent=absent)
+        state, look = camera_state(node, missing=missing, absent=absent)
         self._tile.look("tile" if node.alive and not missing else "tile off")
         self._name.show(f"Camera {node.number}")
         self._state.show(state, f"small {look}")
@@ -241,27 +220,3 @@ def put(chart: ui.echart, options: charts.Options) -> None:
     """Other options for a chart; what is the same is not sent again."""
     if chart.options != options:
         chart.props["options"] = options
-
-
-def _how(seen: Seen | None) -> str:
-    if seen is None:
-        return "No decision yet."
-    decision = seen.decision
-    where = f"decided at the {decision.exit} exit" if decision.exit else "no camera saw anything"
-    parts = [clock(decision.time_s), where]
-    if decision.used:
-        parts.append(f"{decision.members} {', '.join(map(str, decision.used[:16]))}")
-    if decision.degraded:
-        parts.append(f"degraded: {decision.degraded}")
-    return " · ".join(parts)
-
-
-def _camera_state(node: NodeView, *, missing: bool, absent: bool) -> tuple[str, str]:
-    """Its state in words, and the class that colours it."""
-    if not node.alive:
-        since = "" if node.age_s is None else f" for {duration(node.age_s)}"
-        words = {"never heard": "never heard", "silent": f"silent{since}"}
-        return words.get(node.why or "", f"offline{since}"), "warning"
-    if missing:
-        return "frames missing", "warning"
-    return ("sees nothing", "soft") if absent else ("there", "ok")

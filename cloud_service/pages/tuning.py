@@ -12,7 +12,7 @@ from cloud_service.pages.look import Box, Button, Card, Field, Slider, Stats, Te
 from cloud_service.pages.now import put
 from cloud_service.prediction import Prediction
 from cloud_service.views import BundleView, SiteView
-from cloud_service.words import duration, share, shorten, size
+from cloud_service.words import duration, share, shorten, size, tuning_words
 from ddnn import topics, tuning
 from ddnn.errors import DdnnError
 from ddnn.tuning import Tuning
@@ -40,6 +40,7 @@ class TuningPanel:
         self._bundle: BundleView | None = None
         self._points: tuple[Prediction, ...] = ()
         self._choice = 0
+        self._drawn: object = None
         self._undo: list[Tuning] = []
         self._asked_s: float | None = None
         self._linked = True
@@ -175,10 +176,12 @@ class TuningPanel:
             self._promise.show(name, number, more)
         if bundle.calibration is not None:
             self._measured.show(f"As measured on {bundle.calibration.samples} validation samples.")
-        threshold = self._in_force()
-        force = prediction.at(bundle, threshold) if threshold is not None else None
-        put(self._chart, charts.curve(self._points, point, force))
         self._show_buttons()
+        threshold = self._in_force()
+        if self._drawn != (shape := (bundle.id, point.threshold, threshold)):
+            self._drawn = shape
+            force = prediction.at(bundle, threshold) if threshold is not None else None
+            put(self._chart, charts.curve(self._points, point, force))
 
     def _show_budget(self) -> None:
         view, bundle = self._view, self._bundle
@@ -207,7 +210,7 @@ class TuningPanel:
 
     def _state_words(self, view: SiteView) -> tuple[str, str]:
         settings = view.settings
-        asked = _in_words(settings.asked)
+        asked = tuning_words(settings.asked)
         if not self._linked:
             return "Nothing can be changed: there is no connection to the broker.", "bad"
         if settings.state == "refused":
@@ -230,19 +233,6 @@ class TuningPanel:
             return None
         settings = view.settings
         return prediction.in_force(view.bundle, settings.taken or Tuning(), settings.thresholds)
-
-
-def _in_words(asked: Tuning) -> str:
-    parts = []
-    if asked.local_threshold is not None:
-        parts.append(f"local T = {asked.local_threshold:.4g}")
-    if asked.edge_threshold is not None:
-        parts.append(f"edge T = {asked.edge_threshold:.4g}")
-    if asked.budget_bytes_s is not None:
-        parts.append(f"{size(asked.budget_bytes_s)}/s")
-    if asked.audit_share is not None:
-        parts.append(f"audits {share(asked.audit_share)}")
-    return ", ".join(parts) or "the bundle's own thresholds"
 
 
 def _why_not(bundle: BundleView | None) -> str:

@@ -14,6 +14,7 @@ from ddnn.wire import Kind
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.pacing import Pacer
+from edge_gateway.audits import AuditRules
 from edge_gateway.gateway import Gateway, GatewayRules
 from tests.fakes import TAG, FakeSections
 from tests.simulation.bundles import CloudSection, DeviceSection, Mixed, bundle
@@ -158,15 +159,21 @@ def state_of(gateway):
         gateway.breaker.state,
         len(gateway.outbox),
         dict(gateway._workers),
+        len(gateway.audits),
+        gateway.counts["audit.completed"],
     )
 
 
 def running_gateway():
-    made = Gateway(GatewayRules(site="s", period_s=1.0), 9)
+    made = Gateway(GatewayRules(site="s", period_s=1.0, audits=AuditRules(share=1.0)), 9)
     made.activate(FakeSections(), ("a", "b", "c"), 0.0, WALL)
     made.on_connected(0.0)
     payload = wire.encode(Kind.SUMMARY, tag=TAG, boot=1, slot=SLOT, body=b"\0ab")
     made.on_message(Message("s/s/1", payload), 0.0, WALL)
+    for member in range(3):  # a slot that is decided, and audited
+        payload = wire.encode(Kind.SUMMARY, tag=TAG, boot=1, slot=SLOT + 1, body=b"\1ab")
+        made.on_message(Message(f"s/s/{member}", payload), 0.0, WALL)
+    assert SLOT + 1 in made.audits
     return made
 
 

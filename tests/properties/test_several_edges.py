@@ -15,6 +15,7 @@ from ddnn.message import Message, Publish
 from ddnn.place import Place
 from ddnn.tier import TierConfig
 from ddnn.wire import Flag, Kind
+from edge_gateway.audits import AuditRules
 from edge_gateway.gateway import Gateway, GatewayRules, Keep
 from tests.fakes import TAG, FakeSections, answer
 
@@ -54,7 +55,9 @@ class Node:
     def start(self):
         self.boot += 1
         config = TierConfig(summary_wait_s=0.5, features_wait_s=1.0, max_open_slots=3)
-        rules = GatewayRules(site="s", period_s=1.0, window_s=1000.0, tier=config)
+        rules = GatewayRules(
+            site="s", period_s=1.0, window_s=1000.0, tier=config, audits=AuditRules(share=1.0)
+        )
         self.gateway = Gateway(rules, self.boot, self.journal, self.site.now)
         sections = FakeSections(members=2) if self.edge is not None else SiteSections()
         wall = self.site.wall
@@ -155,6 +158,7 @@ class Site:
             ended = sum(ledger[n] for n in ("decided", "degraded", "expired", "passed"))
             assert ledger["opened"] == ended + ledger["open"]
             assert bool(ledger["passed"]) <= (node.edge is not None)
+            assert not ledger["audit.begun"] or node.edge is None
         above = Counter(self.nodes[0].gateway.ledger())
         assert above["decided"] + above["degraded"] == len(self.published)
 
@@ -228,3 +232,5 @@ def test_without_faults_every_slot_is_decided_where_it_should_be(scenes):
         wanted.append((exit_, (0, 1) if seen_by_second else (0,), None))
     found = [decisions.decode(site.published[FIRST + slot]) for slot in range(SLOTS)]
     assert [(d.exit, d.used, d.degraded) for d in found] == wanted
+    early = sum(exit_ != "cloud" for exit_, _, _ in wanted)
+    assert site.nodes[0].gateway.ledger().get("audit.completed", 0) == early

@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from cloud_service.dashboard import DashboardSettings, check_exposure
+from cloud_service.dashboard import Dashboard, DashboardSettings, check_exposure
 from cloud_service.guard import login, rules, users
 from cloud_service.guard.asgi import VISITOR, Guard
 from cloud_service.guard.door import Door, LoggedIn
@@ -325,6 +325,20 @@ def test_server_that_strangers_could_reach_is_refused(given_settings, missing):
         check_exposure(DashboardSettings(**given_settings))
 
 
+@pytest.mark.parametrize(
+    ("given_settings", "said"),
+    [
+        ({"users": "nowhere.json"}, "user add"),
+        ({"database": "oracle://x"}, "oracle"),
+        ({"tls_ca": "x", "tls_cert": "y", "tls_key": "z"}, "records_cert"),
+        ({"metrics_port": 9100, "metrics_host": "0.0.0.0"}, "metrics_cert"),
+    ],
+)
+def test_mistake_in_the_settings_is_told_before_anything_is_served(given_settings, said):
+    with pytest.raises(ConfigError, match=said):
+        Dashboard(DashboardSettings(**given_settings), threading.Event())
+
+
 # -- the guard -------------------------------------------------------------------------------------
 
 
@@ -499,7 +513,7 @@ def test_every_answer_has_its_security_headers(users_file, setting):
     for answer in answers:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert "'unsafe-inline'" not in answer.headers["content-security-policy"].replace(
             "style-src 'self' 'unsafe-inline'", ""
