@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import shutil
 import socket
@@ -23,6 +22,7 @@ from pathlib import Path
 from subprocess import run
 
 import msgspec
+import sqlalchemy as sa
 import uvicorn
 from fastapi import FastAPI
 
@@ -30,6 +30,7 @@ from benchmarks.machine import machine
 from cloud_service import api
 from cloud_service.overview import Overview
 from cloud_service.records.store import Records
+from cloud_service.records.tables import sites
 from ddnn.decisions import PublishedDecision
 from ddnn.processes import start_child, stop_children
 
@@ -83,7 +84,7 @@ def fill(count: int) -> float:
     """Make the database, unless there is one with so many decisions. Returns seconds taken."""
     records = Records(str(DATABASE))
     records.migrate()
-    if records.sites() and sum(_kept(records)) >= count:
+    if _kept(records) >= count:
         records.close()
         return 0.0
     began = time.monotonic()
@@ -97,11 +98,9 @@ def fill(count: int) -> float:
     return time.monotonic() - began
 
 
-def _kept(records: Records) -> list[int]:
-    return [
-        sum(1 for chunk in records.iterate(site, chunk=50_000) for _ in chunk)
-        for site in records.sites()
-    ]
+def _kept(records: Records) -> int:
+    with records.reading() as connection:
+        return int(connection.scalar(sa.select(sa.func.sum(sites.c.kept))) or 0)
 
 
 def serve(port: int) -> None:
@@ -237,9 +236,9 @@ def render(results: dict[str, Result], count: int, connections: int, filled_s: f
     size = DATABASE.stat().st_size
     lines += [
         "",
-        f"{count} decisions of {SITES} sites in {size / 1e6:.0f} MB ({size / count:.0f} bytes each, "
-        f"with index and counts); {connections} connections; {WRITES_S} more decisions stored each "
-        f"second meanwhile; {errors} errors.",
+        f"{count} decisions of {SITES} sites in {size / 1e6:.0f} MB ({size / count:.0f} bytes "
+        f"each, with index and counts); {connections} connections; {WRITES_S} more decisions "
+        f"stored each second meanwhile; {errors} errors.",
     ]
     if filled_s:
         lines[-1] += f" Stored before at {count / filled_s:.0f} decisions a second."
