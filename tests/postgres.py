@@ -51,6 +51,7 @@ class Postgres:
                 # files beside the program, wherever that is.
                 private = Path(sys.prefix, "postgresql")
                 shutil.copytree(private, self._folder / "program", symlinks=True)
+                (self._folder / "program").chmod(0o755)
                 self._programs = self._folder / "program" / programs.relative_to(private)
         self.port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
