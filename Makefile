@@ -106,6 +106,10 @@ bench-device: setup-dev ## what a camera's agent costs per frame and in memory, 
 soak: setup-dev ## MINUTES=60: agent and gateway left alone; nothing may grow, wear or get lost
 	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60)
 
+bench-api: setup-dev ## the HTTP API with a million decisions in SQLite, measured by wrk; DOCS=1: into docs/benchmarks.md
+	@command -v wrk >/dev/null || test -x $(VENV)/wrk/usr/bin/wrk || scripts/fetch-debs $(VENV)/wrk wrk
+	@$(BIN)/python -m benchmarks.api $(if $(DOCS),--write-docs)
+
 deploy: setup ## SITE=folder BUNDLE=folder: install or upgrade; or HOSTS="pi@cam0 pi@cam1" ROLE=device SETTINGS=folder
 	@scripts/deploy deploy
 
