@@ -278,6 +278,14 @@ def test_rollout_by_node_until_it_is_active(picture, site):
     assert picture.site("s1", NOW + 4).rollout.stage == "done"
 
 
+def test_refusal_that_holds_up_a_rollout_is_told(picture, site):
+    new = Offer.of(8)
+    tell(picture, [site.manifest(new)])
+    tell(picture, [site.status("device-1", refused="no room", refused_id=new.id)])
+    assert texts(picture) == ["Roll-out device-1 refuses version 8: no room"]
+    assert picture.briefs(NOW)[0].troubles == 1
+
+
 def test_bundle_on_trial_and_bundle_given_up_are_told_apart(picture, site):
     new = Offer.of(8)
     tell(picture, [site.manifest(new), site.active(shadow=Shadow(new.id, 4))])
@@ -313,6 +321,11 @@ def test_most_urgent_trouble_comes_first(picture, site):
     tell(picture, [site.status("gateway", state="offline")])
     first, *_ = troubles(picture.site("s1", NOW))
     assert (first.level, first.where) == ("bad", "Gateway")
+
+
+def test_same_words_of_several_nodes_are_said_once(picture, site):
+    tell(picture, [site.status(f"device-{n}", notes={"trust": "no keys"}) for n in (0, 2)])
+    assert texts(picture) == ["2 nodes its trusted keys: no keys (Camera 0, Camera 2)"]
 
 
 def test_ledger_is_kept_whole(picture, site):
