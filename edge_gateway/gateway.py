@@ -55,7 +55,7 @@ from ddnn.tier import (
     TierConfig,
 )
 from ddnn.wire import Flag, Frame, Kind
-from edge_gateway.audits import AuditAction, AuditRules, Audits, lacks_features
+from edge_gateway.audits import AuditAction, AuditRules, Audits, Chosen, lacks_features
 from edge_gateway.engines import Engine, Engines
 from edge_gateway.probation import Probation
 from edge_gateway.trial import Trial, TrialRules
@@ -376,6 +376,8 @@ class Gateway:
         effects = self._of_all(lambda tier: tier.on_time(now), now)
         if self.trial is not None:
             effects += self._carry_out_trial(self.trial.tier.on_time(now))
+        for chosen in self.audits.take_chosen():
+            effects += self._begin_audit(chosen, now)
         effects += self._carry_out_audits(self.audits.on_time(now))
         effects += self._publish_estimate(now)
         if self.tier and self._budget:
@@ -637,10 +639,9 @@ class Gateway:
 
     # -- audits ------------------------------------------------------------------------------
 
-    def _begin_audit(
-        self, engine: Engine, decision: Decision, kept: list[Accepted], now: float
-    ) -> list[Effect]:
+    def _begin_audit(self, chosen: Chosen, now: float) -> list[Effect]:
         """Look at a decision again, which is out by now."""
+        engine, decision, kept, _ = chosen
         frames = [(one.member, frame) for one in kept if (frame := _decoded(one.payload))]
         strained = self._strained(engine)
         if strained is None and any(frame.flags & Flag.BACKLOG for _, frame in frames):
@@ -714,10 +715,8 @@ class Gateway:
         effects = self._remember(Ended(decision.slot, tuple(ended), payload))
         for dropped in self.outbox.put(decision.slot, payload, now):
             effects += self._remember(Sent(dropped))
-        effects += self._send_decisions(now)
-        if self.audits.chooses(engine, decision):
-            effects += self._begin_audit(engine, decision, kept, now)
-        return effects
+        self.audits.choose(engine, decision, kept, now)
+        return effects + self._send_decisions(now)
 
     def _send_decisions(self, now: float) -> list[Effect]:
         if not self.connected:
