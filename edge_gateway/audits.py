@@ -102,12 +102,16 @@ class _Open:
 
 
 class Chosen(NamedTuple):
-    """A decision that is to be audited, the frames that it was made of, and since when."""
+    """A decision that is to be audited, the frames that it was made of, and since when.
+
+    `estimated`: the estimate that it belongs to, if it is of this bundle.
+    """
 
     engine: Engine
     decision: Decision
     frames: list[Accepted]
     since: float
+    estimated: Drift
 
 
 class Audits:
@@ -164,7 +168,7 @@ class Audits:
         ):
             return
         if len(self._chosen) < self._rules.max_open:
-            self._chosen.append(Chosen(engine, decision, frames, now))
+            self._chosen.append(Chosen(engine, decision, frames, now, self._drift))
         else:
             self._skip("busy")
 
@@ -180,8 +184,7 @@ class Audits:
 
     def begin(
         self,
-        engine: Engine,
-        decision: Decision,
+        chosen: Chosen,
         frames: list[tuple[int, Frame]],
         now: float,
         strained: str | None,
@@ -189,10 +192,11 @@ class Audits:
         """Audit a decision that has been published.
 
         Args:
-            engine: that decided.
-            frames: by member, which it decided by, in their order.
+            chosen: what was put aside.
+            frames: of it, by member, in their order.
             strained: why there is no room for it beside the real work; None: there is.
         """
+        engine, decision = chosen.engine, chosen.decision
         if strained is None and len(self._open) >= self._rules.max_open:
             strained = "busy"
         if strained is None and engine.tier.sections.has_cloud and not self._breaker.take(now):
@@ -203,7 +207,7 @@ class Audits:
         config = msgspec.structs.replace(engine.tier.config, ask_at_once=0, remembered_slots=1)
         tier = Tier(engine.tier.sections, config)
         tier.thresholds = dict.fromkeys(tier.thresholds, 0.0)
-        self._open[decision.slot] = _Open(engine, tier, decision, self._drift)
+        self._open[decision.slot] = _Open(engine, tier, decision, chosen.estimated)
         self._counts["audit.begun"] += 1
         found = self._take(decision.slot, _replay(tier, decision, frames, now), now)
         if not tier.open_slots:  # what it was decided by does not make a slot here
@@ -289,7 +293,8 @@ class Audits:
         self._end(one)
         self._counts["audit.completed"] += 1
         result = _describe(one, deeper, self._site, self._period_s)
-        if one.estimated is self._drift:
+        # While a site changes over, slots of the bundle before are still decided.
+        if one.estimated is self._drift and one.decision.tag == self._tag:
             complete = not deeper.missing
             self._drift.add(result.exit, result.label, agrees=result.agrees, complete=complete)
         return result

@@ -641,14 +641,15 @@ class Gateway:
 
     def _begin_audit(self, chosen: Chosen, now: float) -> list[Effect]:
         """Look at a decision again, which is out by now."""
-        engine, decision, kept, _ = chosen
-        frames = [(one.member, frame) for one in kept if (frame := _decoded(one.payload))]
-        strained = self._strained(engine)
+        frames = [
+            (kept.member, frame) for kept in chosen.frames if (frame := _decoded(kept.payload))
+        ]
+        strained = self._strained(chosen.engine)
         if strained is None and any(frame.flags & Flag.BACKLOG for _, frame in frames):
             strained = "backlog"
-        if strained is None and self._budget and lacks_features(decision, frames):
+        if strained is None and self._budget and lacks_features(chosen.decision, frames):
             strained = "budget"
-        return self._carry_out_audits(self.audits.begin(engine, decision, frames, now, strained))
+        return self._carry_out_audits(self.audits.begin(chosen, frames, now, strained))
 
     def _strained(self, engine: Engine) -> str | None:
         """Why there is no room for an audit beside the real work; None: there is."""

@@ -333,11 +333,11 @@ def audits_go_on_with_the_newest_bundle(patch):
         newest[id(self.audits)] = self.engines
         return effects
 
-    def wrong(self, engine, decision, frames, now, strained):
+    def wrong(self, chosen, frames, now, strained):
         engine = newest[id(self)].newest
         tag = engine.tier.sections.tag
         frames = [(member, frame._replace(tag=tag)) for member, frame in frames]
-        return right(self, engine, decision, frames, now, strained)
+        return right(self, chosen._replace(engine=engine), frames, now, strained)
 
     patch.setattr(Gateway, "activate", remember)
     patch.setattr(Audits, "begin", wrong)

@@ -443,6 +443,28 @@ def test_audit_ends_with_the_bundle_of_its_slot_and_counts_for_no_other():
     assert (now.bundle_tag, now.exits[0].total, now.completed) == (TAG + 1, 0, 1)
 
 
+def test_slot_before_the_change_counts_for_no_bundle_after_it():
+    bench = Bench()
+    bench.do(bench.activate(FakeSections(tag=TAG + 1), bundle_id="next", from_slot=SLOT + 5))
+    audited(bench, SLOT + 1, 2)
+    assert [found.bundle_tag for found in bench.audits()] == [TAG]
+    now = bench.estimate()
+    assert (now.bundle_tag, now.exits[0].total, now.completed) == (TAG + 1, 0, 1)
+
+
+def test_decision_chosen_before_the_change_and_audited_after_it_counts_for_none():
+    bench = Bench()
+    bench.gateway.on_time = lambda now, wall: []
+    bench.summaries()
+    del bench.gateway.on_time
+    assert "s/q/0" not in bench.topics()  # it is out, and its audit has not begun
+    bench.take("ddnn/s/settings", b'{"local_threshold": 0.6}')
+    bench.features()
+    bench.answer()
+    assert len(bench.audits()) == 1
+    assert bench.estimate().exits[0].total == 0
+
+
 def test_audit_of_a_bundle_that_is_gone_is_given_up():
     bench = Bench()
     bench.summaries()
