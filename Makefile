@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device bench-cloud bench-wire test-arm64 deploy undeploy status test-deploy collect clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device bench-cloud bench-wire bench-latency bench-gateway bench-scale test-arm64 deploy undeploy status test-deploy collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -80,6 +80,15 @@ bench-rollout: setup-dev ## push 50 kB and 2 MB to NODES=50 nodes on this machin
 bench-wire: setup-dev ## bytes on the wire per camera and frame, beside sending pictures; DATA=set.npz SPLIT=...; DOCS=1
 	@$(BIN)/python -m benchmarks.wire $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)") \
 		$(if $(DOCS),--write-docs)
+
+bench-latency: setup-dev ## view to decision beside raw pictures, on loopback and (root) through a slow link; DOCS=1
+	@$(BIN)/python -m benchmarks.latency $(if $(DOCS),--write-docs)
+
+bench-gateway: setup-dev ## a gateway's processor time per message, beside subscribers that do nothing; PROFILE=1; DOCS=1
+	@$(BIN)/python -m benchmarks.gateway $(if $(PROFILE),--profile) $(if $(DOCS),--write-docs)
+
+bench-scale: setup-dev ## sites x cameras on this machine until it breaks, CPU, memory, latency, loss; DOCS=1: into docs/scale.md
+	@$(BIN)/python -m benchmarks.scale $(if $(DOCS),--write-docs)
 
 bench-cloud: setup-dev ## what a cloud worker answers per second, beside onnxruntime alone; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.cloud $(if $(DOCS),--write-docs)

@@ -20,6 +20,7 @@ from ddnn.budget import Curve
 from ddnn.bundle import Bundle, Manifest
 from ddnn.config import SiteSettings, boot_id
 from ddnn.errors import BundleError, ConfigError
+from ddnn.fair_lock import FairLock
 from ddnn.journal_file import JournalFile
 from ddnn.key_files import check_keys, trust_of
 from ddnn.models import ModelFeed
@@ -36,6 +37,9 @@ from edge_gateway.trial import TrialRules
 log = logging.getLogger(__name__)
 LEDGER_EVERY_S = 1.0
 LOOK_AT_ROLLOUTS_EVERY_S = 0.2
+#: With so many decisions on their way, their acknowledgements are heard with each message: there
+#: is a limit to how many may be.
+MANY_RECEIPTS = 32
 
 
 class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,7 +167,7 @@ class GatewayService:
         check_keys(settings)
         self._settings = settings
         self._stop = stop
-        self._wake = threading.Condition(threading.Lock())
+        self._wake = FairLock()
         self._receipts: dict[int, Receipt] = {}
         self._edge = settings.edge
         self._node = gateway_node(self._edge)
@@ -268,9 +272,6 @@ class GatewayService:
                 self._intake.on_time(now)
                 deadline = self._gateway.next_deadline()
                 until = min(next_ledger, deadline) if deadline is not None else next_ledger
-                # A deadline set meanwhile by a message is at least a stage's wait away, so that
-                # looking again after 50 ms at the latest needs no notification per message.
-                self._wake.wait(min(max(until - now, 0.0), 0.05))
                 ledger = self._gateway.ledger() if now >= next_ledger else last
             if now >= next_look:
                 next_look = now + LOOK_AT_ROLLOUTS_EVERY_S
@@ -282,6 +283,9 @@ class GatewayService:
                 if ledger != last and self._client.connected.is_set():
                     last = ledger
                     self._publish_ledger()
+            # A deadline set meanwhile by a message is at least a stage's wait away, so that
+            # looking again after 50 ms at the latest needs no notification per message.
+            self._stop.wait(min(max(until - time.monotonic(), 0.0), 0.05))
 
     # -- on the network thread ---------------------------------------------------------------
 
@@ -291,6 +295,8 @@ class GatewayService:
             if not self._intake.admits(message, now):
                 return
             self._carry_out(self._gateway.on_message(message, now, time.time()))
+            if len(self._receipts) >= MANY_RECEIPTS:
+                self._hear_receipts(now)
         if "/status/" in message.topic:
             self._overheard(message)
 
