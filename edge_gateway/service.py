@@ -296,7 +296,7 @@ class GatewayService:
                 return
             self._carry_out(self._gateway.on_message(message, now, time.time()))
             if len(self._receipts) >= MANY_RECEIPTS:
-                self._hear_receipts(now)
+                self._hear_first_receipts(now)
         if "/status/" in message.topic:
             self._overheard(message)
 
@@ -439,6 +439,15 @@ class GatewayService:
         Polled and not called back: paho calls back with its own locks held.
         """
         for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
+            del self._receipts[slot]
+            self._carry_out(self._gateway.sent(slot, now))
+
+    def _hear_first_receipts(self, now: float) -> None:
+        """The same of those that come first: a broker acknowledges in order."""
+        while self._receipts:
+            slot, info = next(iter(self._receipts.items()))
+            if not info.is_published():
+                return
             del self._receipts[slot]
             self._carry_out(self._gateway.sent(slot, now))
 
