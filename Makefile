@@ -93,6 +93,15 @@ bench-wire: setup-dev ## bytes on the wire per camera and frame, beside sending 
 	@$(BIN)/python -m benchmarks.wire $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)") \
 		$(if $(DOCS),--write-docs)
 
+bench-latency: setup-dev ## view to decision beside raw pictures, on loopback and (root) through a slow link; DOCS=1
+	@$(BIN)/python -m benchmarks.latency $(if $(DOCS),--write-docs)
+
+bench-gateway: setup-dev ## a gateway's processor time per message, beside subscribers that do nothing; PROFILE=1; DOCS=1
+	@$(BIN)/python -m benchmarks.gateway $(if $(PROFILE),--profile) $(if $(DOCS),--write-docs)
+
+bench-scale: setup-dev ## sites x cameras on this machine until it breaks, CPU, memory, latency, loss; DOCS=1: into docs/scale.md
+	@$(BIN)/python -m benchmarks.scale $(if $(DOCS),--write-docs)
+
 bench-cloud: setup-dev ## what a cloud worker answers per second, beside onnxruntime alone; DOCS=1: into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.cloud $(if $(DOCS),--write-docs)
 

@@ -121,8 +121,8 @@ class Receiver:
 
     def _on_picture(self, message: Message) -> None:
         frame = wire.decode(message.payload)
-        slot, number = frame.slot, topics.member_of(message.topic)
-        now = time.time()
+        number, now = topics.member_of(message.topic), time.time()
+        slot = wire.unwrap_slot(frame.slot, int(now / self._period_s))
         if slot <= self._done or number is None:
             return
         self._slots.setdefault(slot, {})[number % self._shape[0]] = frame.body

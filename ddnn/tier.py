@@ -183,7 +183,7 @@ class Tier:
             actions += self._advance(slot, now)
         return actions
 
-    def alive(self) -> set[int]:
+    def alive(self) -> frozenset[int]:
         """Members worth waiting for."""
         return self._members.alive()
 
@@ -389,12 +389,16 @@ class Tier:
         state.say("local", verdict, state.scores)
 
     def _local_logits(self, state: _Slot) -> I32:
-        scores = np.zeros((self.sections.members, self.sections.classes), np.uint8)
-        mask = np.zeros(self.sections.members, np.uint8)
-        for member, body in state.scores.items():
-            scores[member] = np.frombuffer(body, np.uint8)
-            mask[member] = 1
-        return self.sections.local(scores, mask)
+        return self.sections.local(*self._rows(state.scores, self.sections.classes))
+
+    def _rows(self, bodies: dict[int, bytes], size: int) -> tuple[U8, U8]:
+        """Members' bodies of `size` bytes -> (M, size) uint8, 0 where there is none; mask (M,)."""
+        members = range(self.sections.members)
+        nothing = bytes(size)
+        joined = b"".join([bodies.get(member, nothing) for member in members])
+        mask = bytes([member in bodies for member in members])
+        rows = np.frombuffer(joined, np.uint8).reshape(len(members), size)
+        return rows, np.frombuffer(mask, np.uint8)
 
     def _begin_asking(self, slot: int, state: _Slot, now: float) -> list[Action]:
         state.enter("features", now, self.config.features_wait_s)
@@ -451,12 +455,8 @@ class Tier:
         return self._escalate(slot, state, body, now)
 
     def _judge_edge(self, state: _Slot) -> tuple[I32, dict[int, bytes]]:
-        features = np.zeros((self.sections.members, self.sections.feature_bytes), np.uint8)
-        mask = np.zeros(self.sections.members, np.uint8)
-        for member, body in state.features.items():
-            features[member] = np.frombuffer(body, np.uint8)
-            mask[member] = 1
-        logits, upward = self.sections.edge(features, mask)
+        rows = self._rows(state.features, self.sections.feature_bytes)
+        logits, upward = self.sections.edge(*rows)
         verdict = judge(logits, self.sections.scales["edge"])
         state.say("edge", verdict, state.features)
         return logits, upward

@@ -161,6 +161,7 @@ class Gateway:
         self.settings_refused: str | None = None
         self.settings_in_force = tuning.Tuning()
         self.connected = False
+        self._frame_topics = tuple(f"{rules.site}/{letter}/" for letter in "sfSF")
         self._window = max(1, round(rules.window_s / rules.period_s))
         # A frame of a closed slot must be known as late for as long as it can arrive.
         remembered = 2 * self._window + rules.tier.max_open_slots
@@ -196,7 +197,7 @@ class Gateway:
     def on_message(self, message: Message, now: float, wall: float) -> list[Effect]:
         """Anything the gateway subscribes to."""
         topic, site = message.topic, self.rules.site
-        if topic.startswith((f"{site}/s/", f"{site}/f/", f"{site}/S/", f"{site}/F/")):
+        if topic.startswith(self._frame_topics):
             return self._on_frame(message, now, wall)
         if topic.startswith(f"{site}/Q/"):
             return self._on_parent_request(message, now, wall)

@@ -25,6 +25,7 @@ from ddnn.bundle import Bundle, Manifest
 from ddnn.config import FactoryBundle, SiteSettings, boot_id
 from ddnn.drift import Expected, expected_of
 from ddnn.errors import BundleError, ConfigError
+from ddnn.fair_lock import FairLock
 from ddnn.journal_file import JournalFile
 from ddnn.key_files import check_keys, trust_of
 from ddnn.metrics import Sample
@@ -59,6 +60,9 @@ LOOK_AT_ROLLOUTS_EVERY_S = 0.2
 ROLLOUT_STATES = ("settled", "staged", "waiting", "trial", "refused")
 #: At the latest: a reader knows by it that this gateway lives, even where no will can say so.
 STATUS_EVERY_S = 30.0
+#: With so many decisions on their way, their acknowledgements are heard with each message: there
+#: is a limit to how many may be.
+MANY_RECEIPTS = 32
 
 
 class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -219,7 +223,7 @@ class GatewayService:
         check_keys(settings)
         self._settings = settings
         self._stop = stop
-        self._wake = threading.Condition(threading.Lock())
+        self._wake = FairLock()
         self._notifier = Notifier()
         self._receipts: dict[int, Receipt] = {}
         self._edge = settings.edge
@@ -350,9 +354,6 @@ class GatewayService:
                 self._intake.on_time(now)
                 deadline = self._gateway.next_deadline()
                 until = min(next_ledger, deadline) if deadline is not None else next_ledger
-                # A deadline set meanwhile by a message is at least a stage's wait away, so that
-                # looking again after 50 ms at the latest needs no notification per message.
-                self._wake.wait(min(max(until - now, 0.0), 0.05))
                 ledger = self._gateway.ledger() if now >= next_ledger else last
             # Whoever hangs with the gateway's lock, on whichever thread, keeps this unsaid.
             self._notifier.alive(now)
@@ -366,6 +367,9 @@ class GatewayService:
                 if ledger != last and self._client.connected.is_set():
                     last = ledger
                     self._publish_ledger()
+            # A deadline set meanwhile by a message is at least a stage's wait away, so that
+            # looking again after 50 ms at the latest needs no notification per message.
+            self._stop.wait(min(max(until - time.monotonic(), 0.0), 0.05))
 
     # -- on the network thread ---------------------------------------------------------------
 
@@ -375,6 +379,8 @@ class GatewayService:
             if not self._intake.admits(message, now):
                 return
             self._carry_out(self._gateway.on_message(message, now, time.time()))
+            if len(self._receipts) >= MANY_RECEIPTS:
+                self._hear_first_receipts(now)
         if "/status/" in message.topic:
             self._overheard(message)
 
@@ -538,6 +544,15 @@ class GatewayService:
         Polled and not called back: paho calls back with its own locks held.
         """
         for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
+            del self._receipts[slot]
+            self._carry_out(self._gateway.sent(slot, now))
+
+    def _hear_first_receipts(self, now: float) -> None:
+        """The same of those that come first: a broker acknowledges in order."""
+        while self._receipts:
+            slot, info = next(iter(self._receipts.items()))
+            if not info.is_published():
+                return
             del self._receipts[slot]
             self._carry_out(self._gateway.sent(slot, now))
 

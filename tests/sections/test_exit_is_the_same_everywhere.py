@@ -29,6 +29,7 @@ some_logits = st.lists(st.integers(-3000, 3000), min_size=2, max_size=10)
 def test_entropy_is_the_exact_one_rounded_to_billionths(logits, scale):
     value = float(entropies(np.array(logits, np.int32), scale))
     assert value * BILLIONTHS == pytest.approx(float(round(exact(logits, scale))), abs=1e-6)
+    assert judge(np.array(logits, np.int32), scale).entropy == value
 
 
 @settings(deadline=None)
@@ -45,6 +46,8 @@ def test_float64_is_good_enough_for_any_number_of_classes(classes):
         logits = [int(v) for v in rng.integers(-spread, spread, classes)]
         rough = float(normalised_entropy(probabilities(np.array(logits), 0.01))) * BILLIONTHS
         assert abs(Decimal(rough) - exact(logits, 0.01)) < exit_rule.DOUBT / 2
+        alone = judge(np.array(logits, np.int32), 0.01)
+        assert alone.entropy == float(entropies(np.array(logits, np.int32), 0.01))
 
 
 def other_machine(monkeypatch, bits):
@@ -88,6 +91,7 @@ def test_sample_in_the_middle_between_two_billionths_is_decided_alike(monkeypatc
     here = entropies(logits[nearest], 1e-3)
     expected = [round(exact([int(v) for v in logits[n]], 1e-3)) for n in nearest]
     assert np.rint(here * BILLIONTHS).astype(int).tolist() == expected
+    assert [judge(row, 1e-3).entropy for row in logits[nearest]] == here.tolist()
     rough_here = np.rint(steps[nearest])
     flips = 0
     for bits in (16, 64):

@@ -1,0 +1,262 @@
+"""What a gateway process costs per message, next to subscribers that do nothing with the same.
+
+    python -m benchmarks.gateway [--seconds N] [--profile] [--write-docs]
+
+Six cameras' summaries of the reference bundle on real frames leave a generator at a steady pace,
+every slot is decided locally. Subscribed to the same topics of the same broker at the same time:
+the gateway (`ddnn gateway` with its journal), a paho subscriber whose callback does nothing,
+another one that publishes as much as a gateway does (a decision for every six messages, QoS 1),
+and `mosquitto_sub` where there is one. Processor time of each process over what it received.
+
+A second table is of the rules alone, without MQTT: time per message with so many slots open. Cost
+per message is what limits a gateway: it uses one processor. Results go to
+build/bench/gateway.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import pstats
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+from benchmarks.cpu import cpu_s, rss_mb
+from benchmarks.pages import ROOT, keep, machine_line, table, write_block
+from benchmarks.traffic import Recorded, recorded, send
+from broker.mosquitto import LocalBroker
+from ddnn import topics
+from ddnn.bundle import Bundle
+from ddnn.message import Message, Publish
+from ddnn.mqtt import Client
+from ddnn.node import GatewaySections
+from ddnn.place import Place
+from ddnn.processes import start_child, stop_children
+from ddnn.store import read_folder
+from ddnn.tier import TierConfig
+from demo.observer import Observer
+from edge_gateway.gateway import Gateway, GatewayRules
+from training.publish import publish_bundle
+
+SITE = "s1"
+#: Slots per second that the generator sends; six messages each.
+RATES = (50, 200, 400)
+OPEN_SLOTS = (0, 100, 1_000, 10_000)
+#: As long as a decision.
+DECISION = b"x" * 350
+#: How long decisions are waited for when all has been sent.
+DRAIN_S = 20.0
+#: Target: share of the bare subscriber's rate.
+SHARE = 0.5
+WALL = 1_800_000_000.0
+
+
+def in_process(bundle: Bundle, data: Recorded) -> dict[int, float]:
+    """Microseconds of the rules per message, by the number of open slots."""
+    period_s = 0.001
+    results = {}
+    now_slot = int(WALL / period_s)
+    for open_slots in OPEN_SLOTS:
+        rounds = []
+        for _ in range(3):
+            made = _rules(bundle, period_s)
+            earlier = data.messages(open_slots, now_slot - 200_000, bundle.tag)
+            _feed(made, [m for n, m in enumerate(earlier) if n % data.cameras])
+            rounds.append(_feed(made, data.messages(500, now_slot, bundle.tag)))
+        results[open_slots] = round(min(rounds), 1)
+    return results
+
+
+def _rules(bundle: Bundle, period_s: float) -> Gateway:
+    rules = GatewayRules(
+        site=SITE, period_s=period_s, window_s=600.0, tier=TierConfig(max_open_slots=100_000)
+    )
+    made = Gateway(rules, 1)
+    place = Place.of(bundle.manifest.topology)
+    made.activate(
+        GatewaySections(bundle, place), bundle.manifest.classes, 0.0, WALL, None, place,
+        bundle_id=bundle.bundle_id,
+    )  # fmt: skip
+    made.on_connected(0.0)
+    return made
+
+
+def _feed(made: Gateway, messages: list[tuple[str, bytes]]) -> float:
+    """Microseconds of processor time per message."""
+    began = time.thread_time()
+    for topic, payload in messages:
+        for effect in made.on_message(Message(topic, payload), 0.0, WALL):
+            if isinstance(effect, Publish) and effect.receipt is not None:
+                made.sent(effect.receipt, 0.0)
+    return (time.thread_time() - began) / max(1, len(messages)) * 1e6
+
+
+def profile(bundle: Bundle, data: Recorded) -> None:
+    """Print where the rules' time goes."""
+    made, slot = _rules(bundle, 0.001), int(WALL / 0.001)
+    messages = data.messages(2000, slot, bundle.tag)
+    profiler = cProfile.Profile()
+    profiler.runcall(_feed, made, messages)
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
+
+
+def listen(port: int, every: int) -> None:
+    """A paho subscriber, until it is ended.
+
+    Args:
+        every: it publishes something of a decision's length at QoS 1 for so many messages; 0: it
+            does nothing with what it gets.
+    """
+    import paho.mqtt.client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    received = 0
+
+    def on_message(client: paho.Client, _data: Any, _message: paho.MQTTMessage) -> None:
+        nonlocal received
+        received += 1
+        if every and received % every == 0:
+            client.publish("bare/decision", DECISION, 1)
+
+    client = paho.Client(CallbackAPIVersion.VERSION2, f"bare-{every}", protocol=paho.MQTTv5)
+    client.on_connect = lambda c, *_: c.subscribe(topics.summary_filter(SITE), 0)
+    client.on_message = on_message
+    client.connect("127.0.0.1", port)
+    client.loop_forever()
+
+
+def processes(bundle: Bundle, data: Recorded, seconds: float) -> dict[str, Any]:
+    """Processor time per message of each subscriber, at each rate."""
+    results: dict[str, Any] = {"per_message_us": {}, "decided": {}}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with LocalBroker(directory=folder / "broker") as broker:
+            client = Client(broker.host, broker.port, "observer")
+            observer = Observer(client, SITE)
+            client.start()
+            children: dict[str, Any] = {}
+            try:
+                client.wait_connected(10)
+                publish_bundle(client, SITE, bundle, 10)
+                address = ["--broker", broker.host, "--port", str(broker.port)]
+                period_s = 1 / max(RATES)
+                children["gateway"] = start_child(
+                    [
+                        sys.executable, "-m", "ddnn", "gateway", "--site", SITE, "--period-s",
+                        str(period_s), "--store", str(folder / "store"), *address,
+                        "--slot-window-s", "600",
+                    ],
+                    {"OMP_NUM_THREADS": "1"}, folder / "gateway.log",
+                )  # fmt: skip
+                for each, every in (("paho", 0), ("paho, publishing", data.cameras)):
+                    children[each] = start_child(
+                        [
+                            sys.executable, "-m", "benchmarks.gateway", "--listen",
+                            str(broker.port), "--every", str(every),
+                        ],
+                        {}, folder / f"{each}.log",
+                    )  # fmt: skip
+                if program := shutil.which("mosquitto_sub"):
+                    children["mosquitto_sub"] = subprocess.Popen(
+                        [program, "-p", str(broker.port), "-V", "5", "-q", "0", "-N", "-t",
+                         topics.summary_filter(SITE)],
+                        stdout=subprocess.DEVNULL,
+                    )  # fmt: skip
+                deadline = time.monotonic() + 60
+                while (s := observer.statuses.get("gateway")) is None or not s.bundle:
+                    if time.monotonic() > deadline:
+                        raise SystemExit("the gateway did not take up the bundle")
+                    time.sleep(0.1)
+                results["memory_mb_empty"] = rss_mb(children["gateway"].pid)
+                for rate in RATES:
+                    before = {each: cpu_s(child.pid) for each, child in children.items()}
+                    decided = len(observer.decisions)
+                    sent = send(broker.port, SITE, bundle.tag, data, rate, seconds, period_s)
+                    wanted = decided + sent // data.cameras
+                    deadline = time.monotonic() + DRAIN_S
+                    while len(observer.decisions) < wanted and time.monotonic() < deadline:
+                        time.sleep(0.2)
+                    results["per_message_us"][rate] = {
+                        each: round(1e6 * (cpu_s(child.pid) - before[each]) / sent, 1)
+                        for each, child in children.items()
+                    }
+                    share = (len(observer.decisions) - decided) / (wanted - decided)
+                    results["decided"][rate] = round(share, 4)
+                results["memory_mb"] = rss_mb(children["gateway"].pid)
+            finally:
+                client.stop()
+                stop_children(list(children.values()))
+    return results
+
+
+def render(results: dict[str, Any]) -> str:
+    """The tables for docs/benchmarks.md."""
+    rows = []
+    ratios = []
+    for rate, cost in results["per_message_us"].items():
+        ratios.append(cost["paho"] / cost["gateway"])
+        rows.append(
+            [
+                f"{6 * int(rate):,}", f"**{ratios[-1]:.2f}**", str(cost["gateway"]),
+                str(cost["paho"]), str(cost["paho, publishing"]),
+                str(cost.get("mosquitto_sub", "not here")),
+                f"{100 * results['decided'][rate]:.1f} %",
+            ]
+        )  # fmt: skip
+    head = ["messages/s", "paho / gateway", "gateway, us per message", "bare paho"]
+    head += ["paho that publishes as much", "mosquitto_sub", "decided"]
+    parts = [table(head, rows)]
+    fastest = min(cost["gateway"] for cost in results["per_message_us"].values())
+    parts.append(
+        table(
+            ["open slots", "rules alone, us per message"],
+            [[f"{n:,}", str(us)] for n, us in results["rules_us"].items()],
+        )
+    )
+    share = statistics.median(ratios)
+    parts.append(
+        f"- the gateway's rate is {share:.2f} of the bare subscriber's (target {SHARE})\n"
+        f"- one processor is good for about {1e6 / fastest / 6:,.0f} decisions per second of six "
+        f"cameras\n- memory of a site's gateway: {results['memory_mb']:.0f} MB"
+    )
+    return "\n\n".join([*parts, machine_line()])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=15.0, help="at each rate")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes, only")
+    parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/")
+    parser.add_argument("--listen", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--every", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.listen:
+        listen(arguments.listen, arguments.every)
+        return
+    bundle = read_folder(ROOT / "models/reference")
+    data = recorded(bundle)
+    if arguments.profile:
+        profile(bundle, data)
+        return
+    results = processes(bundle, data, arguments.seconds)
+    results["rules_us"] = in_process(bundle, data)
+    path = keep("gateway", results)
+    text = render(results)
+    print(text)
+    print(f"kept in {path}")
+    if arguments.write_docs:
+        write_block("gateway", text)
+
+
+if __name__ == "__main__":
+    main()
