@@ -155,7 +155,7 @@ class _Page:
     def _filter(
         self, field: str, convert: Callable[[Any], Any] = lambda v: v
     ) -> Callable[..., None]:
-        def changed(event: events.ValueChangeEventArguments) -> None:
+        def changed(event: events.ValueChangeEventArguments[Any]) -> None:
             wanted = self._board.wanted._replace(**{field: convert(event.value)})
             if wanted.label and wanted.show == "unlabelled" and not self._source:
                 ui.notify("slots without a label have no class: choose what to show as well")
