@@ -109,6 +109,6 @@ def _shape(settings: DeviceSettings, size: str | None) -> tuple[int, int, int]:
         return int(height), int(width), 3
     kept = BundleStore(Path(settings.store)).load(lambda _: set()) if settings.store else None
     if kept is None:
-        return 32, 32, 3
+        return settings.record_shape
     image = kept.manifest.image
     return image.height, image.width, image.channels

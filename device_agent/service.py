@@ -274,8 +274,11 @@ class DeviceService:
         """
         shape = self._agent.view_shape(slot)
         if shape is None:
-            self._agent.counts["views_without_bundle"] += 1
-            return None, None
+            if not self._recorder:
+                self._agent.counts["views_without_bundle"] += 1
+                return None, None
+            # Pictures for the site's first bundle, or the first that knows this camera.
+            shape = self._settings.record_shape
         begin_s = time.monotonic() - (time.time() - slot * self._settings.period_s)
         try:
             view = self._viewer.view(slot, begin_s, shape)

@@ -169,6 +169,13 @@ class CameraSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fie
             "high or wide; 0: no.",
         ),
     ] = 0
+    record_size: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$",
+            description="Rows x columns of pictures kept while there is no bundle that says.",
+        ),
+    ] = "32x32"
     record_per_hour: Annotated[
         int, msgspec.Meta(ge=1, le=36_000, description="Slots kept in any hour, at most.")
     ] = 360
@@ -176,6 +183,12 @@ class CameraSettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fie
         int,
         msgspec.Meta(ge=1, le=10**6, description="MB kept; beyond it the oldest go."),
     ] = 500
+
+    @property
+    def record_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of `record_size`."""
+        height, _, width = self.record_size.partition("x")
+        return int(height), int(width), 3
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -31,6 +31,9 @@ from training.options import (
 from training.own.defaults import next_version, take_folder
 from training.preset import Preset, as_text, one_camera, preset, presets
 from training.resume import COMMAND, Start, command_line, resumed
+
+if TYPE_CHECKING:
+    from training.network import Network
 
 _DEFAULTS = TrainOptions()
 #: Options of the command that have another name in `NetworkOptions`.
@@ -309,7 +312,7 @@ class _Made(NamedTuple):
 
     bundle: Bundle
     run: Path
-    network: NetworkOptions
+    network: Network
 
 
 def _run(
@@ -422,7 +425,7 @@ def _run(
         console.print(f"{error}; its thresholds are for the highest accuracy instead")
         bundle = export(network, samples, validation, label, HIGHEST_ACCURACY)
     _print_result(console, bundle)
-    return _Made(bundle, run.path, network_options)
+    return _Made(bundle, run.path, network)
 
 
 def _refuse_to_overwrite(out: Path) -> None:

@@ -77,12 +77,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided p of the exact test: 2 P(X <= smaller), X of Binomial(sum, 1/2), at most 1."""
     n, smaller = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(n, k) for k in range(smaller + 1))
-    # Whole numbers: 0.5 ** n is 0 for a few thousand samples, their ratio is not.
-    return min(1.0, 2 * tail / 2**n) if n < 1000 else min(1.0, _far_tail(tail, n))
-
-
-def _far_tail(tail: int, n: int) -> float:
-    return 2.0 ** (1 + math.log2(tail) - n)
+    # By logarithms: of a thousand samples and more 2 ** n is no float.
+    return min(1.0, math.exp((1 - n) * math.log(2) + math.log(tail)))
 
 
 def _bootstrap(first: Bools, second: Bools, seed: int) -> Interval:

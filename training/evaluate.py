@@ -30,12 +30,12 @@ class Samples(NamedTuple):
 
     Attributes:
         data: the samples and more.
-        index: (N,) those that count.
+        chosen: (N,) index of those that count.
         part: test, train or all.
     """
 
     data: MultiCameraSet
-    index: npt.NDArray[np.int64]
+    chosen: npt.NDArray[np.int64]
     part: str
 
 
@@ -67,10 +67,10 @@ def evaluate_samples(bundle: Bundle, samples: Samples) -> Result:
     Raises:
         BundleError: a section cannot be loaded.
     """
-    measured = Measured(bundle, samples.data, samples.index)
+    measured = Measured(bundle, samples.data, samples.chosen)
     thresholds = thresholds_of(bundle.manifest)
     decided, present = measured.decided(thresholds)
-    labels = samples.data.labels[samples.index]
+    labels = samples.data.labels[samples.chosen]
     right = decided.label == labels
     seen = present.any(axis=1)
     whole = point(measured, thresholds)
@@ -188,12 +188,16 @@ def evaluate_command(
         other_result = evaluate_samples(other, other_samples)
         pair = compare(mine.right, other_result.right)
     if as_json:
-        facts = {"samples": len(samples.index), "part": samples.part, "bundle": _facts(first, mine)}
+        facts = {
+            "samples": len(samples.chosen),
+            "part": samples.part,
+            "bundle": _facts(first, mine),
+        }
         if other is not None and other_result is not None and pair is not None:
             facts |= {"against": _facts(other, other_result), "pair": _pair_facts(pair)}
         click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
         return
-    click.echo(f"{samples.data.name}: {len(samples.index)} samples ({samples.part})")
+    click.echo(f"{samples.data.name}: {len(samples.chosen)} samples ({samples.part})")
     click.echo("\n".join(_page(first, mine)))
     if other is not None and other_result is not None and pair is not None:
         click.echo("\nagainst")
@@ -215,7 +219,7 @@ def verdict(pair: Pair) -> str:
 
 def _same(first: Samples, second: Samples) -> bool:
     return (
-        np.array_equal(first.index, second.index)
+        np.array_equal(first.chosen, second.chosen)
         and np.array_equal(first.data.labels, second.data.labels)
         and first.data.classes == second.data.classes
     )

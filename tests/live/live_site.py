@@ -36,11 +36,12 @@ class LiveSite(Site):
         gateway = GatewaySettings(site=SITE, period_s=PERIOD_S, **where)
         self._start(GatewayService, gateway, self._stop)
 
-    def start_camera(self, camera, pictures):
+    def start_camera(self, camera, pictures, **settings):
         """The picture of slot n is number n % how many there are: the same on all cameras."""
         settings = DeviceSettings(
             camera=camera, source=f"folder:{pictures}", loop=True, site=SITE, period_s=PERIOD_S,
             broker=self.broker.host, port=self.broker.port, store=str(self.folder / f"s{camera}"),
+            **settings,
         )  # fmt: skip
         stop = threading.Event()
         self._cameras[camera] = stop, self._start(DeviceService, settings, stop)

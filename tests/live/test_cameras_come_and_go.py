@@ -7,6 +7,8 @@ from tests.bundles import with_version
 from tests.live.in_process import wait
 from tests.live.live_site import LiveSite, write_pictures
 from tests.recordings import CLASSES
+from training.recorded.sources import fetch
+from training.recorded.views import PICTURES, gather
 
 pytestmark = pytest.mark.live
 
@@ -53,18 +55,32 @@ def test_site_decides_every_slot_while_a_camera_is_added_and_another_replaced(tm
     assert slots == list(range(slots[0], slots[-1] + 1)), "no slot is left out"
 
 
-def test_new_camera_that_is_on_before_its_bundle_waits_and_holds_up_nothing(tmp_path, pictures):
+def test_new_camera_that_is_on_before_its_bundle_records_and_holds_up_nothing(tmp_path, pictures):
     two, three = bundle_of(2, 1), bundle_of(3, 2)
+    recordings = tmp_path / "recordings"
     with LiveSite(tmp_path) as site:
         site.publish(two)
         site.start_upper()
-        for camera in (0, 1, 2):
+        for camera in (0, 1):
             site.start_camera(camera, pictures[camera])
+        site.start_camera(
+            2, pictures[2], record_dir=str(recordings), record_every=2, record_size="16x16"
+        )
         site.wait_for((), two.tag, "the first decisions")
         wait(lambda: "device-2" in site.observer.devices, "its status")
         wait(
             lambda: "no section device/2" in (site.observer.devices["device-2"].refused or ""),
             "its reason",
         )
+        wait(lambda: len(list(recordings.glob("*/*/2.png"))) >= 3, "its recordings")
         site.publish(three)
         site.wait_for((), three.tag, "decisions of all three")
+    slots = [int(path.parent.name) for path in recordings.glob("*/*/2.png")]
+    assert all(slot % 2 == 0 for slot in slots)
+    assert {v.width for v in gather_from(recordings, tmp_path / "set")} == {16}
+
+
+def gather_from(recordings, folder):
+    """The views of a folder of recordings, as `ddnn collect` finds them."""
+    fetch(recordings, folder / PICTURES, "")
+    return gather(folder).views

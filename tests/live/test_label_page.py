@@ -40,10 +40,12 @@ def test_slots_are_labelled_by_keys_classes_made_in_the_page_and_nothing_is_lost
     slots = slots_of(12)
     with Labelling(folder) as labelling, Visit(browser) as visit:
         page = labelling.open(visit)
-        for name in ("disc", "cross"):
+        for name in ("disc", 'no "such" one', "cross"):
             page.get_by_label("New class").fill(name)
             page.keyboard.press("Enter")
-            page.get_by_role("button", name=name).wait_for()
+            page.get_by_role("button", name=f"{name} (").wait_for()
+        page.get_by_role("button", name='remove no "such" one').click()
+        page.get_by_role("button", name="2 cross (").wait_for()
         page.get_by_role("heading").click()  # out of the field, where keys are letters
         assert page.locator(".view-absent").count() + page.locator(".view-picture").count() == 3
         assert [press(page, key) for key in ("1", "2", "x", "1")] == slots[:4]
@@ -51,7 +53,7 @@ def test_slots_are_labelled_by_keys_classes_made_in_the_page_and_nothing_is_lost
         page.wait_for_function(
             f"document.querySelector('[data-slot]').dataset.slot === '{slots[3]}'"
         )
-        page.get_by_role("button", name="cross").click()
+        page.get_by_role("button", name="cross (").click()
         page.get_by_text("4 of 12 labelled").wait_for()
         visit.screenshot("label-page")
         labelling.process.kill()

@@ -11,7 +11,7 @@ import pytest
 from tests.browser import Visit, chromium
 from tests.label_page import Labelling, press, shown
 from tests.live.in_process import SITE, wait
-from tests.live.live_site import PERIOD_S, LiveSite, write_pictures
+from tests.live.live_site import LiveSite, write_pictures
 from tests.recordings import CLASSES
 from training.recorded.labels import read_labels
 from training.recorded.views import read_views
@@ -34,15 +34,20 @@ def ddnn(*args, folder, check=True):
 
 
 def record(folder):
-    """Every camera records 96 slots by itself, without a broker, a bundle or a gateway."""
-    children = []
-    for camera in range(CAMERAS):
-        pictures = write_pictures(folder / f"seen-{camera}", SHOWN, seed=camera)
-        command = ["device", "record", "--camera", camera, "--source", f"folder:{pictures}",
-                   "--loop", "true", "--period-s", PERIOD_S, "--size", "16x16", "--count", PICTURES,
-                   "--record-dir", folder / f"pi-{camera}"]  # fmt: skip
-        children.append(subprocess.Popen([sys.executable, "-m", "ddnn", *map(str, command)]))
-    assert [child.wait(120) for child in children] == [0] * CAMERAS
+    """Every camera's agent keeps 96 slots or more; there is no bundle and no gateway yet."""
+    (folder / "before").mkdir()
+    with LiveSite(folder / "before") as site:
+        for camera in range(CAMERAS):
+            pictures = write_pictures(folder / f"seen-{camera}", SHOWN, seed=camera)
+            site.start_camera(
+                camera, pictures, record_dir=str(folder / f"pi-{camera}"), record_every=1,
+                record_size="16x16",
+            )  # fmt: skip
+
+        def kept():
+            return min(len(list((folder / f"pi-{c}").glob("*/*/*.png"))) for c in range(CAMERAS))
+
+        wait(lambda: kept() >= PICTURES, "recording", 60)
 
 
 def truth(slot):
@@ -56,7 +61,7 @@ def label(folder):
         for name in CLASSES:
             page.get_by_label("New class").fill(name)
             page.keyboard.press("Enter")
-            page.get_by_role("button", name=name).wait_for()
+            page.get_by_role("button", name=f"{name} (").wait_for()
         page.get_by_role("heading").click()
         slots = {v.slot for v in read_views(folder) if v.state == "present"}
         for _ in range(len(slots) - 1):

@@ -145,7 +145,9 @@ def test_hosts_are_read_as_make_deploy_reads_them():
 @pytest.fixture
 def fake_ssh(tmp_path, monkeypatch):
     """An `ssh` that runs what it is told on this machine, and a `sudo` that is none."""
-    if shutil.which("rsync") is None:
+    # `make setup-dev` unpacks one beside Python where the system has none.
+    search = f"{os.environ['PATH']}:{os.path.dirname(sys.executable)}"
+    if shutil.which("rsync", path=search) is None:
         pytest.skip("no rsync on this machine")
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -155,7 +157,7 @@ def fake_ssh(tmp_path, monkeypatch):
         path = programs / name
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{programs}:{search}")
     return log
 
 

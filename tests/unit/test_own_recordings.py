@@ -233,7 +233,7 @@ def test_evaluation_of_a_folder_is_the_engines_and_counts_every_sample(folder):
     renamed = data.__class__(**{**data.__dict__, "classes": classes})
     samples = samples_for_renamed(renamed)
     result = evaluate_samples(bundle, samples)
-    assert result.confusion.sum() == len(samples.index)
+    assert result.confusion.sum() == len(samples.chosen)
     assert result.accuracy.value == pytest.approx(
         np.trace(result.confusion) / result.confusion.sum()
     )
@@ -266,8 +266,8 @@ def test_bundles_of_other_cameras_and_picture_sizes_are_compared_on_the_same_sam
     small, large = bundle_of(2, 16), bundle_of(1, 32, seed=2)
     own = relabelled(folder, tmp_path, small.manifest.classes)
     assert np.array_equal(
-        samples_for(small, str(own), None, "test").index,
-        samples_for(large, str(own), None, "test").index,
+        samples_for(small, str(own), None, "test").chosen,
+        samples_for(large, str(own), None, "test").chosen,
     )
     write_folder(tmp_path / "a", small)
     write_folder(tmp_path / "b", large)

@@ -155,7 +155,7 @@ class _Page:
     def _filter(
         self, field: str, convert: Callable[[Any], Any] = lambda v: v
     ) -> Callable[..., None]:
-        def changed(event: events.ValueChangeEventArguments) -> None:
+        def changed(event: events.ValueChangeEventArguments[Any]) -> None:
             wanted = self._board.wanted._replace(**{field: convert(event.value)})
             if wanted.label and wanted.show == "unlabelled" and not self._source:
                 ui.notify("slots without a label have no class: choose what to show as well")
@@ -212,6 +212,8 @@ class _Page:
         with ui.row().classes("w-full gap-2"):
             for number, name in enumerate(self._labels.classes):
                 self._button(key_of(number), f"{name} ({counts[name]})", name)
+                if not counts[name]:
+                    self._removal(name)
             self._button("x", f"leave out ({counts[LEFT_OUT]})", LEFT_OUT)
             if self._board.suggestion is not None:
                 with (
@@ -237,6 +239,15 @@ class _Page:
         button.props("no-caps" + (" outline" if label == LEFT_OUT else ""))
         if label == LEFT_OUT:
             button.style(INHERIT)
+
+    def _removal(self, name: str) -> None:
+        """For a class that was mistyped: no slot has it."""
+
+        def remove() -> None:
+            self._do(lambda: self._labels.remove_class(name))
+
+        button = ui.button("×", on_click=remove).props("flat dense").style(INHERIT)
+        button.props["aria-label"] = f"remove {name}"  # not parsed: a name may hold quotes
 
     def _new_class(self) -> None:
         with ui.row().classes("items-center gap-2"):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddnn.bundle import Bundle
+from ddnn.measurements import ExitKey
 from training.comparing import Interval, compare, wilson
 from training.datasets.base import MultiCameraSet, split_validation
 from training.measure import Measured, point, thresholds_of
@@ -139,7 +140,7 @@ def find(bundle: Bundle, data: MultiCameraSet, curve: Sequence[tuple[int, float]
                 :MOST_MISTAKES
             ]
         ),
-        exits=whole.exit_shares,
+        exits={str(name): share for name, share in whole.exit_shares.items()},
         camera_bytes=whole.camera_bytes,
         curve=tuple(curve),
     )
@@ -210,7 +211,7 @@ def _verdict(accuracy: Interval, guess: float) -> Verdict:
 
 def _camera(
     measured: Measured,
-    thresholds: dict,
+    thresholds: dict[ExitKey, float],
     camera: int,
     right: npt.NDArray[np.bool_],
     data: MultiCameraSet,

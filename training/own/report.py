@@ -7,6 +7,7 @@ import io
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
@@ -16,9 +17,12 @@ from ddnn.bundle import Bundle
 from ddnn.store import replace_durably
 from training.datasets.base import MultiCameraSet
 from training.datasets.recorded import as_data_set
-from training.options import NetworkOptions, TrainOptions
+from training.options import TrainOptions
 from training.own.findings import Findings, advice, find
 from training.recorded.labelled import Labelled, read_labelled
+
+if TYPE_CHECKING:
+    from training.network import Network
 
 REPORT = "report.html"
 SAYS = {
@@ -32,11 +36,15 @@ def write_report(
     run: Path,
     folder: Path,
     bundle: Bundle,
-    network: NetworkOptions,
+    network: Network,
     training: TrainOptions,
     with_curve: bool,
 ) -> Path:
     """Judge a bundle trained on the labelled recording `folder` and write the report.
+
+    Args:
+        network: of which the bundle was made.
+        with_curve: train on parts of the recording, too.
 
     Returns:
         The file, in the run's folder.
@@ -46,11 +54,11 @@ def write_report(
     """
     labelled = read_labelled(folder)
     data, _ = as_data_set(folder.resolve().name, labelled)
-    curve = []
     # A network of some of the cameras is judged on those.
     data = _cameras_of(data, bundle)
+    curve: list[tuple[int, float]] = []
     if with_curve:
-        from training.own.curve import learning_curve
+        from training.own.curve import learning_curve  # torch
 
         curve = learning_curve(data, network, training)
     path = run / REPORT

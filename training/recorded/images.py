@@ -77,8 +77,8 @@ def _read(path: Path, shape: tuple[int, int, int], same: bool) -> npt.NDArray[np
     if not same and (region := path.parent / "region" / path.name).is_file():
         path = region
     try:
-        with Image.open(path) as picture:
-            picture = picture.convert("L" if shape[2] == 1 else "RGB")
+        with Image.open(path) as file:
+            picture: Image.Image = file.convert("L" if shape[2] == 1 else "RGB")
             if picture.size != (shape[1], shape[0]):
                 picture = picture.resize((shape[1], shape[0]), Image.Resampling.BOX)
             return np.asarray(picture, np.uint8).reshape(shape)

@@ -96,7 +96,7 @@ class Labels:
             raise DataError(f"cannot label in {folder}: {error}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(self._lock)
             raise ConfigError(
                 f"{folder} is open in another `ddnn label`; end that first"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,8 +73,12 @@ def fetch(source: Host | Path, target: Path, recordings: str, *, sudo: bool = Tr
     command = [rsync, "-rt", "--exclude=.*", f"--rsh={ssh}"]
     if sudo:
         command.append("--rsync-path=sudo -n rsync")
+    if sys.stdout.isatty():
+        command.append("--info=progress2")
     command += ["--", f"{source.name}:{recordings.rstrip('/')}/", f"{target}/"]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    result = subprocess.run(
+        command, stderr=subprocess.PIPE, text=True, errors="replace", check=False
+    )
     if result.returncode not in (0, VANISHED):
         said = (result.stderr.strip().splitlines() or ["it said nothing"])[0]
         raise DdnnError(f"{source.name}: rsync ended with {result.returncode}: {said}")

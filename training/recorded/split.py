@@ -79,9 +79,9 @@ def _blocks(times: npt.NDArray[np.float64]) -> Index:
     n = len(times)
     size = n / int(np.clip(n // BLOCK_SAMPLES, *BLOCKS))
     gaps = np.diff(times)
-    pauses = np.flatnonzero(gaps > PAUSE * np.median(gaps)) + 1 if len(gaps) else []
+    pauses = np.flatnonzero(gaps > PAUSE * np.median(gaps)) + 1 if len(gaps) else gaps
     cuts = [0]
-    for begin, end in pairwise([0, *pauses, n]):
+    for begin, end in pairwise([0, *pauses.astype(int), n]):
         pieces = max(1, round((end - begin) / size))
         for cut in np.linspace(begin, end, pieces + 1).round().astype(int)[1:]:
             if cut - cuts[-1] >= LEAST_BLOCK * size or cut == n:

@@ -53,6 +53,9 @@ class View(NamedTuple):
 COLUMNS = tuple("time" if name == "time_s" else name for name in View._fields)
 
 
+_STATES: dict[str, Literal["present", "absent"]] = {"present": "present", "absent": "absent"}
+
+
 class Gathered(NamedTuple):
     """Every view of a folder, by slot and camera, and the pictures that cannot be read."""
 
@@ -164,9 +167,7 @@ def gather(folder: Path) -> Gathered:
 
 
 def _parse(row: dict[str, str]) -> View:
-    state = row["state"]
-    if state != "present" and state != "absent":
-        raise ValueError(state)
+    state = _STATES[row["state"]]
     file = row["file"]
     if ".." in Path(file).parts or Path(file).is_absolute():
         raise ValueError(f"{file} is not within the data set")
