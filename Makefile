@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device soak test-arm64 deploy undeploy status test-deploy collect clean
+.PHONY: help setup setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-rollout bench-device soak bench-arm64 test-arm64 test-picamera2 deploy undeploy status test-deploy collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -80,9 +80,16 @@ bench-rollout: setup-dev ## push 50 kB and 2 MB to NODES=50 nodes on this machin
 test-arm64: setup-dev ## sections and agent on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
 	@scripts/test-arm64 $(BIN)/python
 
+test-picamera2: setup-dev ## the real picamera2 with libcamera's virtual camera (root, Debian x86-64; minutes)
+	@scripts/test-picamera2 $(BIN)/python
+
 bench-device: setup-dev ## what a camera's agent costs per frame and in memory, and how often the gate is wrong; DOCS=1
 	@$(BIN)/python -m benchmarks.device $(if $(DOCS),--write-docs)
 	@$(BIN)/python -m benchmarks.gate $(if $(DOCS),--write-docs)
+
+bench-arm64: test-arm64 ## the agent's memory on aarch64, in an emulated machine (Debian x86-64; minutes); DOCS=1
+	@scripts/fetch-arm64-machine build/arm64/machine || { [ $$? = 3 ] && echo "SKIPPED: see above"; exit 77; }
+	@$(BIN)/python -m benchmarks.arm64 build/arm64/root build/arm64/machine $(if $(DOCS),--write-docs)
 
 soak: setup-dev ## MINUTES=60: agent and gateway left alone; nothing may grow, wear or get lost
 	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60)
