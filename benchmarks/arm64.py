@@ -1,6 +1,6 @@
 """Resident memory of the agent on aarch64: the built wheel in an emulated machine.
 
-    python -m benchmarks.arm64 ROOT MACHINE
+    python -m benchmarks.arm64 ROOT MACHINE [--write-docs]
 
 ROOT is that of `make test-arm64` (arm64 Python, and in `app` the wheels that `make deploy` ships),
 MACHINE what `scripts/fetch-arm64-machine` made. A whole machine is emulated, with a Debian kernel
@@ -24,6 +24,8 @@ from typing import BinaryIO
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OUT = REPOSITORY / "build" / "bench" / "device-arm64.json"
+DOCS = REPOSITORY / "docs" / "pi.md"
+BEGIN, END = "<!-- made by benchmarks.arm64: begin -->", "<!-- end -->"
 TIMEOUT_S = 1500
 #: Of the root: what the emulated process alone needs, and another machine's files.
 LEFT_OUT = {"qemu", "site", "proc", "sys", "dev", "work"}
@@ -105,11 +107,15 @@ def main() -> None:
         last = boot(machine, archive)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(last, indent=1))
-    print(
-        f"agent at 10 frames/s on aarch64 (emulated machine, Cortex-A72): {last['rss_mb']:.1f} MB "
-        f"resident, {last['rss_private_mb']:.1f} MB of it its own; "
-        f"{last['bytes_to_disk']} bytes to disk"
+    text = (
+        f"Agent at 10 frames/s on aarch64: {last['rss_mb']:.1f} MB resident, "
+        f"{last['rss_private_mb']:.1f} MB of it its own; {last['bytes_to_disk']} bytes to disk."
     )
+    print(text)
+    if "--write-docs" in sys.argv[3:]:
+        head, _, rest = DOCS.read_text().partition(BEGIN)
+        _, _, tail = rest.partition(END)
+        DOCS.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
 
 
 if __name__ == "__main__":
