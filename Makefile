@@ -108,9 +108,16 @@ bench-cloud: setup-dev ## what a cloud worker answers per second, beside onnxrun
 test-arm64: setup-dev ## sections and agent on emulated Raspberry Pis, byte by byte (Debian x86-64; minutes)
 	@scripts/test-arm64 $(BIN)/python
 
+test-picamera2: setup-dev ## the real picamera2 with libcamera's virtual camera (root, Debian x86-64; minutes)
+	@scripts/test-picamera2 $(BIN)/python
+
 bench-device: setup-dev ## what a camera's agent costs per frame and in memory, and how often the gate is wrong; DOCS=1
 	@$(BIN)/python -m benchmarks.device $(if $(DOCS),--write-docs)
 	@$(BIN)/python -m benchmarks.gate $(if $(DOCS),--write-docs)
+
+bench-arm64: test-arm64 ## the agent's memory on aarch64, in an emulated machine (Debian x86-64; minutes); DOCS=1
+	@scripts/fetch-arm64-machine build/arm64/machine || { [ $$? = 3 ] && echo "SKIPPED: see above"; exit 77; }
+	@$(BIN)/python -m benchmarks.arm64 build/arm64/root build/arm64/machine $(if $(DOCS),--write-docs)
 
 soak: setup-dev ## MINUTES=60: agent and gateway left alone; nothing may grow, wear or get lost
 	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60)

@@ -34,6 +34,7 @@ from benchmarks.device import (
     MASK,
     PERIOD_S,
     REGION,
+    as_deployed,
     cpu_s,
     proc_value,
     write_film,
@@ -181,7 +182,7 @@ def soak(minutes: float, folder: Path) -> tuple[dict[str, object], list[str]]:
         common = ["--site", SITE, "--broker", broker.host, "--port", str(broker.port)]
         common += ["--period-s", str(PERIOD_S), "--store"]
         ddnn = [sys.executable, "-m", "ddnn"]
-        env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+        env = as_deployed(folder / "compiled")
         gateway = start_child(
             [*ddnn, "gateway", *common, str(folder / "gateway")], env, folder / "gateway.log"
         )

@@ -85,8 +85,10 @@ def deploy() -> None:
                 f"python3 -m venv --system-site-packages {TARGET}/venvs/{venv} && "
                 f"{TARGET}/venvs/{venv}/bin/pip install --quiet --no-index "
                 f"--find-links {TARGET}/wheels/{venv} 'ddnn[{extras}]' && "
-                # A wheel for another processor ends here and not in a service (SIGILL).
-                f"{TARGET}/venvs/{venv}/bin/python -c 'import numpy, ddnn.section, ddnn.mqtt' && "
+                # A wheel for another processor ends here and not in a service (SIGILL). And what a
+                # service imports is compiled, as the unit's environment wants it.
+                f"PYTHONOPTIMIZE=2 PYTHONPYCACHEPREFIX={TARGET}/venvs/{venv}/compiled "
+                f"{TARGET}/venvs/{venv}/bin/python -c 'import {nodes.IMPORTS}' && "
                 f"rm -rf {TARGET}/wheels || {{ rm -rf {TARGET}/venvs/{venv}; exit 1; }}"
             ],
             _sudo=True,

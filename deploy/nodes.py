@@ -27,6 +27,11 @@ from ddnn.store import MANIFEST, read_folder
 TARGET = "/opt/ddnn"
 #: What a role needs of ddnn, and the settings that its command takes.
 EXTRAS = {"device": "device", "gateway": "edge", "cloud": "cloud"}
+#: What any service imports in its life, but for pictures and films.
+IMPORTS = (
+    "numpy, ddnn.section, ddnn.mqtt, ddnn.models, ddnn.node, "
+    "device_agent.cli, edge_gateway.cli, cloud_service.cli"
+)
 #: Sources that PyAV decodes.
 VIDEO = ("v4l2", "rtsp", "rtsps", "file")
 _HERE = Path(__file__).resolve().parent

@@ -66,10 +66,12 @@ def _open(number: int) -> Any:
         ) from error
     try:
         return Picamera2(number)
-    except IndexError as error:
-        raise SourceError(
-            f"there is no camera {number}; `rpicam-hello --list-cameras` shows those there are"
-        ) from error
+    except (IndexError, RuntimeError) as error:  # the older ones raise the first
+        if isinstance(error, IndexError) or "No camera number" in str(error):
+            raise SourceError(
+                f"there is no camera {number}; `rpicam-hello --list-cameras` shows those there are"
+            ) from error
+        raise SourceError(f"the camera cannot be opened: {error.__cause__ or error}") from error
 
 
 def _configure(camera: Any, wanted: Wanted) -> None:

@@ -10,8 +10,6 @@ those of this machine, bit for bit. Exit status 1 where anything differs.
 """
 
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -27,44 +25,15 @@ from ddnn.processes import start_child, stop_children
 from ddnn.store import read_folder
 from ddnn.wire import Flag, Kind
 from device_agent.agent import Agent
+from tests.wheelhouse import install
 from training.publish import publish_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "deploy"))
-import wheels  # noqa: E402 what `make deploy` collects packages with
-
 PROCESSORS = ("cortex-a72", "cortex-a76")
 SITE, CAMERA, SAMPLES = "arm", 0, 40
 #: Slow enough for an emulated processor.
 PERIOD_S = 0.5
 START_TIMEOUT_S = 180
-
-
-def install(root):
-    """What a Raspberry Pi gets, into the root; the names of the packages."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-        subprocess.run(
-            [*command, "--disable-pip-version-check", "--wheel-dir", folder, str(REPOSITORY)],
-            check=True,
-            env=os.environ | {"SOURCE_DATE_EPOCH": "315532800"},
-        )
-        (wheel,) = Path(folder).glob("ddnn-*.whl")
-        python = (root / "interpreter").read_text().strip().removeprefix("python")
-        house = wheels.collect(wheel, "device", "aarch64", python, REPOSITORY / "build" / "wheels")
-    app = root / "app"
-    shutil.rmtree(app, ignore_errors=True)
-    platforms = [f"--platform={name}_aarch64" for name in wheels.PLATFORMS["aarch64"]]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-    subprocess.run(
-        [
-            *command, "--no-compile", "--disable-pip-version-check", f"--target={app}", *platforms,
-            "--implementation=cp", f"--python-version={python}", "--only-binary=:all:",
-            *map(str, sorted(house.iterdir())),
-        ],
-        check=True,
-    )  # fmt: skip
-    return sorted(path.name.partition("-py")[0].partition("-cp")[0] for path in house.iterdir())
 
 
 def pictures():
@@ -153,7 +122,8 @@ def run(root, processor, broker, log):
 
 def main():
     root = Path(sys.argv[1]).resolve()
-    packages = install(root)
+    python = (root / "interpreter").read_text().strip().removeprefix("python")
+    packages = install("device", "aarch64", python, root / "app")
     print(f"installed for aarch64: {', '.join(packages)}")
     bundle, images = read_folder(REPOSITORY / "models" / "reference"), pictures()
     np.savez(

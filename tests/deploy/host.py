@@ -132,6 +132,16 @@ class Host:
         """What a command there says."""
         return self.run(command).stdout.strip()
 
+    def programs(self) -> Path:
+        """A folder with an `ssh` that finds this host: what a user's ~/.ssh/config would say."""
+        folder = self.work / "programs"
+        folder.mkdir(exist_ok=True)
+        options = f"-q -i {self.work / 'key'} -p {self.port} -o StrictHostKeyChecking=no"
+        options += f" -o UserKnownHostsFile={self.work / 'known_hosts'}"
+        (folder / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {options} "$@"\n')
+        (folder / "ssh").chmod(0o755)
+        return folder
+
     def make(self, target: str, **variables: object) -> subprocess.CompletedProcess[str]:
         """`make deploy` and its like, as a user calls them but for the key."""
         return subprocess.run(
@@ -139,11 +149,12 @@ class Host:
             cwd=ROOT,
             env=os.environ
             | {
+                "PATH": f"{self.programs()}:{os.environ['PATH']}",
                 "SSH_KEY": str(self.work / "key"),
                 "SSH_KNOWN_HOSTS": str(self.work / "known_hosts"),
             },
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=850,
             check=False,
         )

@@ -3,6 +3,8 @@
 The tests are one story and run in their order.
 """
 
+import hashlib
+
 import pytest
 
 from broker.mosquitto import LocalBroker, free_port
@@ -40,6 +42,7 @@ def deploy(host, broker, name, source="folder:/srv/pictures", port=None):
     (folder / "device.toml").write_text(
         f'broker = "{broker.host}"\nport = {port or broker.port}\ncamera = 0\n'
         f'source = "{source}"\nloop = true\n# {name}\n'
+        'record_dir = "/var/lib/ddnn/device/recordings"\nrecord_every = 20\n'
     )
     return host.make("deploy", HOSTS=host.name, SETTINGS=folder)
 
@@ -86,6 +89,20 @@ def test_hung_agent_is_killed_by_the_watchdog_and_started_again(site):
     host.run(f"sudo kill -STOP {before}")
     wait(lambda: main_pid(host, UNIT) not in (0, before), "another process", 60)
     wait(lambda: online(observer), "status", 20)
+
+
+def test_recordings_come_home(site):
+    host, _, _, _ = site
+    recordings = "/var/lib/ddnn/device/recordings"
+    wait(lambda: host.say(f"sudo find {recordings} -name 0.png"), "a recording", 30)
+    home = host.work / "recordings"
+    done = host.make("collect", HOSTS="pi@127.0.0.1", OUT=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pictures = list(home.rglob("0.png"))
+    assert pictures
+    slot = pictures[0].parent.name
+    there = host.say(f"sudo sh -c 'cat {recordings}/*/{slot}/0.png | sha256sum'").split()[0]
+    assert hashlib.sha256(pictures[0].read_bytes()).hexdigest() == there
 
 
 def test_version_that_its_doctor_fails_is_not_switched_to(site):

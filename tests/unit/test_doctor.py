@@ -8,10 +8,16 @@ import pytest
 from click.testing import CliRunner
 
 from broker.pki import Authority, now_utc, write_private
-from ddnn.doctor import connection, host
+from ddnn.config import SiteSettings
+from ddnn.doctor import connection, host, models
 from ddnn.doctor.cli import doctor
 from ddnn.doctor.finding import Machine, Ran, run
+from ddnn.key_files import write_keys
+from ddnn.store import write_folder
 from ddnn.tls import TlsFiles
+from ddnn.trust import KeySet
+from tests import bundles
+from tests.signing import KEY, OTHER, signed, trusted
 
 NOW = now_utc()
 PI = {"proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\0"}
@@ -200,3 +206,41 @@ def test_report_for_programs_with_a_nodes_own_settings(tmp_path):
 def test_broker_that_is_not_there_fails_and_says_so():
     found = connection.check_reachable("127.0.0.1", 9, None)
     assert (found.level, "nobody listens" in found.text) == ("failure", True)
+
+
+# -- what it will run --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trusting(tmp_path):
+    """Settings of a node that trusts one key."""
+    write_keys(tmp_path / "trusted.json", KeySet(keys=(trusted(),)))
+    return SiteSettings(broker="b", trusted_keys=str(tmp_path / "trusted.json"))
+
+
+def test_node_that_would_run_no_bundle_at_all_is_warned_of(trusting):
+    assert models.check_trust(trusting, "s1", "device").level == "ok"
+    without = models.check_trust(SiteSettings(broker="elsewhere"), "s1", "device")
+    assert (without.level, "no trusted keys" in without.text) == ("warning", True)
+
+
+def test_file_of_trusted_keys_that_is_not_there_fails():
+    found = models.check_trust(SiteSettings(trusted_keys="/none.json"), "s1", "device")
+    assert (found.level, "/none.json" in found.text) == ("failure", True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "level", "said"),
+    [((KEY,), "ok", "version 1"), ((OTHER,), "failure", "not trusted"), ((), "failure", "signed")],
+    ids=["trusted", "another key", "nobody's"],
+)
+def test_factory_bundle_is_judged_before_the_node_starts(tmp_path, trusting, keys, level, said):
+    bundle = bundles.bundle()
+    write_folder(tmp_path / "bundle", signed(bundle, *keys) if keys else bundle)
+    found = models.check_factory(trusting, "s1", "device", str(tmp_path / "bundle"))
+    assert (found.level, said in found.text) == (level, True)
+
+
+def test_factory_bundle_that_is_not_there_fails_and_none_is_fine(trusting):
+    assert models.check_factory(trusting, "s1", "device", "/none").level == "failure"
+    assert models.check_factory(trusting, "s1", "device", "").level == "skipped"
