@@ -110,7 +110,8 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
                 type=click.Choice(AGGREGATIONS),
                 default=NetworkOptions.local_aggregation,
                 show_default=True,
-                help="How scores become one answer: largest, mean, linear, gated mean.",
+                help="How scores become one answer: largest, mean, linear, GA gated mean, GC "
+                "gated linear.",
             ),
             click.option(
                 "--feature-aggregation",

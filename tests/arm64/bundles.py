@@ -72,7 +72,7 @@ def random_bundle(
     kind,
     *,
     local=True,
-    gated=False,
+    gated="",
     levels=1,
     pictures=False,
 ) -> Bundle:
@@ -84,7 +84,7 @@ def random_bundle(
         edges: cameras of each edge; () for devices and cloud.
         kind: MP, AP or CC, at every join.
         local: whether there is a local exit.
-        gated: whether that one is GA.
+        gated: GA or GC if that one is of these.
         levels: weights of edge and cloud blocks are within -levels..levels; 1: -1 or +1.
         pictures: whether pictures go to the cloud, which then runs the devices' blocks.
     """
@@ -108,7 +108,10 @@ def random_bundle(
                 rng.integers(-90, 91, (len(below) * 3, 3)), np.ones(3, int), np.arange(3)
             )
             linear = weights if kind == "CC" else None
-            if gated:
+            if gated == "GC":
+                gate = rng.integers(0, 256, (len(below) + 1, 256))
+                file = local_section(len(below), 3, "GC", weights, gate=gate)
+            elif gated:
                 factors, gate = np.arange(len(below) + 1), rng.integers(0, 64, 256)
                 file = local_section(len(below), 3, "GA", table=factors, gate=gate)
             else:
@@ -173,9 +176,9 @@ def bundles() -> dict[str, Bundle]:
             4, (19, 13, 3), (5,), ((0, 1),), (6,), (), "CC", local=False
         ),
         "pictures": random_bundle(7, (20, 24, 3), (6, 4), (), (), (24,), "CC", pictures=True),
-        "devices-cloud": random_bundle(5, (24, 20, 3), (16, 8), (), (), (24,), "CC"),
+        "devices-cloud": random_bundle(5, (24, 20, 3), (16, 8), (), (), (24,), "CC", gated="GC"),
         "gated-bytes": random_bundle(
-            7, (32, 32, 3), (4,), six, (16,), (32, 64), "CC", gated=True, levels=63
+            7, (32, 32, 3), (4,), six, (16,), (32, 64), "CC", gated="GA", levels=63
         ),
         "large": random_bundle(6, (96, 96, 3), (32, 64, 128, 256), ((0, 1),), (64,), (32,), "CC"),
     }

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.augment import Draws, augment, drop_cameras  # noqa: E402
+from training.augment import Draws, augment, cameras_left, drop_cameras  # noqa: E402
 from training.options import TrainOptions  # noqa: E402
 
 STILL = {"shift_px": 0, "brightness": 0.0, "contrast": 0.0, "noise": 0.0}
@@ -64,3 +64,19 @@ def test_dropout_only_takes_away_and_never_everything(chance):
     assert torch.equal(kept.any(1), present.any(1))
     if chance == 0:
         assert torch.equal(kept, present)
+
+
+def test_cameras_left_are_some_of_those_there():
+    present = torch.rand(500, 4, generator=random()) < 0.5
+    left = cameras_left(present, Draws(random(1), 500))
+    assert not (left & ~present).any()
+    assert torch.equal(left.any(1), present.any(1))
+
+
+def test_every_number_of_cameras_is_left_equally_often():
+    present = torch.ones(8000, 4, dtype=torch.bool)
+    left = cameras_left(present, Draws(random(1), 8000))
+    counts = left.sum(1).bincount(minlength=5)
+    assert counts[0] == 0
+    assert (counts[1:] / 8000 - 0.25).abs().max() < 0.03
+    assert (left.float().mean(0) - 0.625).abs().max() < 0.03, "no camera is lost more than another"

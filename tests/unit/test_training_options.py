@@ -33,7 +33,8 @@ def test_impossible_network_is_refused(changes, reason):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"epochs": 0}, {"batch": 1}, {"camera_dropout": 1.0}, {"patience": -1}]
+    "changes",
+    [{"epochs": 0}, {"batch": 1}, {"camera_dropout": 1.0}, {"patience": -1}, {"local_masks": -1}],
 )
 def test_impossible_training_is_refused(changes):
     with pytest.raises(ConfigError):

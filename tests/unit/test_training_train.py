@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from tests.export.test_export import options_for, tiny_set  # noqa: E402
+from training.augment import Draws  # noqa: E402
 from training.datasets.base import evenly  # noqa: E402
 from training.network import Network  # noqa: E402
 from training.options import TrainOptions  # noqa: E402
-from training.train import samples_of, settle, train  # noqa: E402
+from training.train import samples_of, settle, step_loss, train  # noqa: E402
 
 DATA = tiny_set(samples=300)
 OPTIONS = TrainOptions(epochs=2, batch=64)
@@ -70,6 +71,27 @@ def test_settling_takes_the_statistics_of_the_weights_as_they_are():
     settle(network, samples, OPTIONS)
     after = [b for name, b in network.named_buffers() if name.endswith("mean")]
     assert all(not torch.allclose(a, b) for a, b in zip(before, after, strict=True))
+
+
+def gradients(local_masks):
+    """Of one step with fresh weights, by parameter."""
+    torch.manual_seed(0)
+    network = Network(options_for(DATA, local_aggregation="GC")).train()
+    batch = samples_of(DATA, DATA.train[:32])
+    options = TrainOptions(batch=32, local_masks=local_masks)
+    draws = Draws(torch.Generator().manual_seed(0), len(batch))
+    step_loss(network, batch, options, draws).backward()
+    return {name: parameter.grad for name, parameter in network.named_parameters()}
+
+
+def test_sets_of_cameras_teach_devices_and_local_exit_and_nothing_above():
+    without, with_sets = gradients(0), gradients(2)
+    changed = {
+        name.split(".")[0]
+        for name, gradient in without.items()
+        if not torch.allclose(gradient, with_sets[name], atol=1e-7)
+    }
+    assert changed == {"devices", "locals"}
 
 
 @given(st.lists(st.integers(0, 9999), unique=True), st.integers(1, 50))

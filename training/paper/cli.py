@@ -167,8 +167,11 @@ def _run(
     plan = make_plan(samples)
     cache = Cache(cache_folder, digest(samples))
     schedule = Schedule(cache, data, jobs, console)
-    # The order of cameras is not known yet; any order makes about as much work.
-    guess = plan.all(names, list(range(samples.cameras)))
+    # The order of cameras is not known before the base networks are there; any makes about as
+    # much work.
+    known = not schedule.pending(plan.base())
+    order = Bench(plan, cache, samples).order if known else list(range(samples.cameras))
+    guess = plan.all(names, order)
     mode = _mode(plan, data)
     console.print(
         f"{samples.name}: {len(samples.train)} training and {len(samples.test)} test samples, "

@@ -15,7 +15,7 @@ from training.paper.run import Run
 from training.preset import presets
 
 TableName = Literal[
-    "sweep", "filters", "layout", "aggregation", "cameras", "adding", "missing", "shapes"
+    "sweep", "filters", "layout", "aggregation", "local", "cameras", "adding", "missing", "shapes"
 ]
 TABLES: tuple[TableName, ...] = get_args(TableName)
 #: What quick mode leaves out: the paper's own two-block layout.
@@ -105,6 +105,10 @@ class Plan:
                 continue  # joins scores but not features, or the other way round
         return found
 
+    def local_exits(self) -> dict[str, list[Run]]:
+        """By what joins scores; features are joined as in every other comparison."""
+        return {kind: self.runs(local_aggregation=kind) for kind in AGGREGATIONS}
+
     def adding(self, order: Sequence[int]) -> dict[int, list[Run]]:
         """By number of cameras, worst first; `order` from the worst to the best."""
         counts = range(1, len(order) + 1)
@@ -141,6 +145,7 @@ class Plan:
             "filters": [self.filters()],
             "layout": [self.layout()],
             "aggregation": [self.aggregation()],
+            "local": [self.local_exits()],
             "adding": [self.adding(order)],
             "missing": [self.retrained(order)],
             "shapes": [self.shapes(order)],

@@ -213,6 +213,16 @@ def _missing_many(table: Table, pyplot: Any) -> Any:
     return figure
 
 
+def _local(table: Table, pyplot: Any) -> Any:
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    for column, marker in zip(table.columns[1:], "ovs^D", strict=False):
+        _line(axes, table, "missing", column.key, label=column.title, marker=marker, markersize=4)
+    axes.set(xlabel="cameras missing", ylabel="accuracy, local exit alone (%)")
+    _plain_ticks(axes, [int(mean_of(row["missing"]) or 0) for row in table.rows])
+    axes.legend()
+    return figure
+
+
 def _plain_ticks(axes: Any, ticks: list[int]) -> None:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
@@ -260,4 +270,5 @@ _PAINTERS: dict[str, Callable[[Table, Any], Any]] = {
         also=("seen", "seen by another camera"),
     ),
     "missing_many": _missing_many,
+    "local": _local,
 }

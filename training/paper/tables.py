@@ -14,6 +14,7 @@ _MAKERS: dict[TableName, tuple[Callable[[Bench], Table], ...]] = {
     "filters": (tables_network.filters,),
     "layout": (tables_network.layout,),
     "aggregation": (tables_network.aggregation,),
+    "local": (tables_cameras.local_exits,),
     "cameras": (tables_cameras.cameras,),
     "adding": (tables_cameras.adding,),
     "missing": (tables_cameras.missing_one, tables_cameras.missing_many),

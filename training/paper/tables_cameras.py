@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.paper import figures
-from training.paper.bench import EXIT_COLUMNS, Bench, Row, over, paper_columns, sets_of
+from training.paper.bench import EXIT_COLUMNS, Bench, Row, Tested, over, paper_columns, sets_of
 from training.paper.table import Column, Table
 
 
@@ -169,6 +169,33 @@ def missing_many(bench: Bench) -> Table:
         ],
         rows,
     )
+
+
+def local_exits(bench: Bench) -> Table:
+    """Local exits by how they join scores, with cameras missing."""
+    joins = {kind: bench.tested(runs) for kind, runs in bench.plan.local_exits().items()}
+    rows: list[Row] = []
+    for count in range(len(bench.order)):
+        sets = sets_of(bench.order, count)
+        row: Row = {"missing": count}
+        for kind, tested in joins.items():
+            row[kind] = over(tested, lambda t, s=sets: _local_mean(t, s))
+        rows.append(row)
+    return Table(
+        "local",
+        "Local exits with cameras missing",
+        "Accuracy of the local exit alone by how it joins the cameras' scores, with cameras "
+        "blanked at run time; mean over every set of that size, each over the samples that "
+        "some other camera sees. Each join has networks of its own.",
+        [Column("missing", "missing"), *(Column(kind, kind, "%") for kind in joins)],
+        rows,
+    )
+
+
+def _local_mean(tested: Tested, sets: Sequence[tuple[int, ...]]) -> float | None:
+    values = [tested.alone_of_seen("local", each) for each in sets]
+    known = [value for value in values if value is not None]
+    return _mean(known) if known else None
 
 
 def _mean(values: Sequence[float]) -> float:
