@@ -18,6 +18,8 @@ from cloud_service.guard.rules import Asked, Refusal, Who
 VISITOR = "ddnn.visitor"
 #: The pages' own traffic; what it changes is checked where it is done.
 PAGE_TRAFFIC = "/_nicegui_ws/"
+#: Has a page (NiceGUI's own message) load itself again: whose session is over sees the login.
+LOAD_AGAIN = '42["try_reconnect"]'
 MAX_SOCKETS = 256
 #: Headers that must not come twice: which of the two would count?
 _SINGLE = (b"host", b"origin", b"authorization", b"content-length")
@@ -68,7 +70,7 @@ class Guard:
         if refusal is None:
             scope[VISITOR] = Visitor(self._door, dict(asked.headers))
             if asked.kind == "websocket":
-                await self._socket(scope, receive, send)
+                await self._socket(asked, scope, receive, send)
             else:
                 await self.app(scope, receive, self._answering(asked, send))
             return
@@ -109,13 +111,15 @@ class Guard:
             return Refusal(413, "size", "the body is too long")
         return None
 
-    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _socket(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
         """A websocket ends when its session does."""
         visitor: Visitor = scope[VISITOR]
 
         async def receive_while_valid() -> Message:
             message = await receive()
             if message["type"] == "websocket.receive" and visitor.now() is None:
+                if asked.path.startswith(PAGE_TRAFFIC):
+                    await send({"type": "websocket.send", "text": LOAD_AGAIN})
                 await send({"type": "websocket.close", "code": 4401})
                 return {"type": "websocket.disconnect", "code": 4401}
             return message
