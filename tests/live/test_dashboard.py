@@ -120,6 +120,10 @@ def test_person_logs_in_moves_the_threshold_and_sees_it_taken(site, dashboard, b
         wanted = settings_of(site)["local_threshold"]
         wait(lambda: in_force(dashboard) == wanted, "the gateway's taking it")
         visit.screenshot("dashboard-threshold")
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url("**/login")
+        page.goto(f"{dashboard.origin}/site/{SITE}")
+        assert "/login" in page.url, "the session is over on the server, too"
         assert visit.errors == [], "nothing of the page is against its own policy"
         assert visit.foreign_requests(f"localhost:{dashboard.port}") == []
 
