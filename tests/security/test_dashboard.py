@@ -1,6 +1,7 @@
 """Attacks on `ddnn dashboard` over TLS, on a site with its production configuration."""
 
 import concurrent.futures
+import contextlib
 import http.client
 import re
 import socket
@@ -106,10 +107,8 @@ def test_stolen_certificates_of_the_dashboard_write_settings_and_recalls_and_not
 def test_browser_without_tls_gets_nothing(dashboard):
     with socket.create_connection(("127.0.0.1", dashboard.port), timeout=5) as plain:
         plain.sendall(b"GET /login HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        try:
+        with contextlib.suppress(ConnectionError):  # ended, which is as good
             assert not plain.recv(100).startswith(b"HTTP")
-        except ConnectionError:
-            pass  # it ended the connection, which is as good
 
 
 @pytest.mark.parametrize(
