@@ -14,7 +14,7 @@ import msgspec
 
 from cloud_service.site_state import Said, SiteState, is_of_earlier_life, node_view
 from cloud_service.views import Brief, BundleView, NodeView, SiteView
-from cloud_service.words import node_troubles
+from cloud_service.words import troubles
 from ddnn import activation, audit, decisions, status, topics, tuning, wire
 from ddnn.bundle import Manifest, bundle_id, decode_manifest, tag
 from ddnn.decisions import PublishedDecision
@@ -33,6 +33,8 @@ MAX_WORKER_BYTES = 2_000_000
 MAX_LEDGER_COUNTS = 256
 #: Everything kept of statuses and manifests together, as it was on the wire.
 MAX_HELD_BYTES = 128_000_000
+#: In the list of sites.
+TROUBLES_EVERY_S = 5.0
 
 #: Made once: see `ddnn.bundle`.
 _LEDGER = msgspec.json.Decoder(dict[str, int])
@@ -50,6 +52,7 @@ class Picture:
         self._sites: dict[str, SiteState] = {}
         self._workers: dict[str, _Worker] = {}
         self._bundles: dict[str, tuple[BundleView, int]] = {}
+        self._troubled: dict[str, tuple[float, int]] = {}
         self._held: dict[tuple[str, str], int] = {}
         self._held_bytes = 0
 
@@ -243,9 +246,16 @@ class Picture:
     def briefs(self, now_s: float) -> tuple[Brief, ...]:
         """Every site in one line."""
         return tuple(
-            self._sites[name].brief(now_s, len(node_troubles(self._sites[name].nodes(now_s))))
-            for name in self.sites()
+            self._sites[name].brief(now_s, self._troubles(name, now_s)) for name in self.sites()
         )
+
+    def _troubles(self, name: str, now_s: float) -> int:
+        """How much is wrong with a site; looked at now and then, since it takes its whole view."""
+        known = self._troubled.get(name)
+        if known is None or not 0 <= now_s - known[0] < TROUBLES_EVERY_S:
+            view = self.site(name, now_s)
+            known = self._troubled[name] = (now_s, len(troubles(view)) if view else 0)
+        return known[1]
 
     def _workers_of(self, site: str, now_s: float) -> Sequence[NodeView]:
         return [

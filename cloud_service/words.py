@@ -19,6 +19,8 @@ HOT_C = 80.0
 LITTLE_DISK_MB = 200
 #: A node's text is shown up to this length.
 MAX_TEXT = 300
+#: Nodes that are named where several say the same.
+MAX_NAMES = 8
 
 _WHY = {
     "never heard": "has never been heard of",
@@ -30,7 +32,7 @@ _NOTES = {
     "bundle": "its bundle",
     "certificate": "its certificate",
     "clock": "its clock",
-    "cloud": "the cloud is",
+    "cloud": "the cloud",
     "flood": "a flood of messages",
     "settings": "settings refused",
     "trust": "its trusted keys",
@@ -113,7 +115,19 @@ def troubles(view: SiteView) -> list[Trouble]:
     if view.settings.state == "refused":
         text = f"refused, and not in force: {shorten(view.settings.refused or '')}"
         found.append(Trouble("warning", "Settings", text))
-    return sorted(found, key=lambda trouble: _LEVELS.index(trouble.level))
+    return sorted(_together(found), key=lambda trouble: _LEVELS.index(trouble.level))
+
+
+def _together(found: Iterable[Trouble]) -> list[Trouble]:
+    """What several nodes say in the same words is said once."""
+    wheres: dict[tuple[Level, str], list[str]] = {}
+    for level, where, text in found:
+        wheres.setdefault((level, text), []).append(where)
+    return [Trouble(level, _names(names), text) for (level, text), names in wheres.items()]
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join([*names[:MAX_NAMES], *(["…"] if len(names) > MAX_NAMES else [])])
 
 
 def duration(seconds: float) -> str:

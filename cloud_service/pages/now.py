@@ -37,7 +37,8 @@ class NowPanel:
         self._how.show(how(latest))
         per_s = "–" if recent.per_s is None else f"{recent.per_s:.1f}/s"
         degraded = f"{recent.degraded} degraded" if recent.degraded else "none degraded"
-        self._stats.show("Decisions", per_s, f"of the last {recent.decided}: {degraded}")
+        last = f"of the last {recent.decided}: {degraded}" if recent.decided else ""
+        self._stats.show("Decisions", per_s, last)
         left = sorted(recent.exits.items(), key=lambda pair: -pair[1])
         first, *others = [f"{name} {share(n / recent.decided)}" for name, n in left] or ["–"]
         self._stats.show("Left at", first, ", ".join(others))
@@ -72,9 +73,12 @@ class TroublePanel:
             with self._list:
                 self._rows = [_TroubleRow() for _ in range(MAX_TROUBLES)]
 
-    def update(self, found: Sequence[Trouble]) -> None:
-        """Show `found`, most urgent first."""
-        if not found:
+    def update(self, found: Sequence[Trouble], *, linked: bool) -> None:
+        """Show `found`, most urgent first; `linked`: whether the broker can be reached."""
+        if not linked:
+            self._said.show("Not known: there is no connection to the broker. Heard before:", "bad")
+            found = [*found] or [Trouble("note", "Site", "all was well")]
+        elif not found:
             self._said.show("All is well.", "ok")
         else:
             urgent = sum(trouble.level == "bad" for trouble in found)
@@ -180,7 +184,8 @@ class StreamPanel:
     def update(self, view: SiteView) -> None:
         """Show what has come since the last time."""
         paused = "The list stands still; decisions go on." if self._paused else ""
-        self._rate.show(paused or "Time, answer, exit, cameras used, latency")
+        titles = "Time, answer, exit, cameras used, latency"
+        self._rate.show(paused or (titles if view.decisions else "No decision yet."))
         if self._paused:
             return
         known = [(seen.at_s, seen.decision.slot) for seen in view.decisions]

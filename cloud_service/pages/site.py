@@ -65,7 +65,7 @@ class LinkChip:
             return
         since = f" for {duration(time.time() - link.since_s)}" if link.since_s else ""
         self._chip.show("no connection to the broker", "chip bad")
-        self._why.show(f"Shown is what was heard before{since}. {shorten(link.why or '')}")
+        self._why.show(f"Nothing new{since}. {shorten(link.why or '')}")
 
 
 def header(title: str, crumb: str | None) -> LinkChip:
@@ -149,7 +149,7 @@ class SitePage:
             return
         self._shown = (view, link)
         self._now.update(view)
-        self._troubles.update(found)
+        self._troubles.update(found, linked=link.up)
         self._cameras.update(view)
         self._stream.update(view)
         self._tuning.update(view, linked=link.up)

@@ -41,6 +41,9 @@ class TuningPanel:
         self._points: tuple[Prediction, ...] = ()
         self._choice = 0
         self._drawn: object = None
+        # Until the reader moves it the slider follows what is in force.
+        self._force: float | None = None
+        self._follows = True
         self._undo: list[Tuning] = []
         self._asked_s: float | None = None
         self._linked = True
@@ -93,7 +96,7 @@ class TuningPanel:
 
     def _moved(self, value: str) -> None:
         if self._points and value.isdecimal():
-            self._choice = min(int(value), len(self._points) - 1)
+            self._choice, self._follows = min(int(value), len(self._points) - 1), False
             self._show_choice()
 
     def _budget_typed(self, value: str) -> None:
@@ -139,6 +142,7 @@ class TuningPanel:
             self._state.show(f"Not sent: {shorten(str(error))}", "bad")
             return
         self._asked_s = self._view.now_s
+        self._follows = True
         self._show_buttons()
 
     # -- what is shown ---------------------------------------------------------------------------
@@ -164,6 +168,17 @@ class TuningPanel:
         if self._points:
             self._show_choice()
             self._show_budget()
+
+    def _centre(self) -> None:
+        """Put the slider where the threshold in force is."""
+        if self._bundle is None or len(self._points) < 2:
+            return
+        self._force, self._follows = self._in_force(), True
+        self._choice = prediction.nearest(self._bundle, self._force or 0.0)
+        said = [f"T = {p.threshold:.4g}, accuracy {share(p.accuracy)}" for p in self._points]
+        self._slider.clear()
+        with self._slider:
+            Slider("Threshold along the calibrated curve", said, self._choice, self._moved)
 
     def _show_choice(self) -> None:
         point, bundle = self._chosen(), self._bundle

@@ -76,7 +76,7 @@ def test_site_in_every_state_is_readable_by_everybody(visit, name, site, options
 
 def test_list_of_sites_shows_trouble_first_and_finds_by_name(visit):
     made = visit("/")
-    made.page.get_by_text("5 sites, ").wait_for()
+    made.page.get_by_text("5 sites, 3 with something").wait_for()
     cards = made.page.locator(".sites a")
     assert cards.count() == 5
     assert "well" in cards.last.inner_text()
@@ -139,6 +139,8 @@ def test_threshold_is_promised_applied_by_keyboard_taken_and_undone(visit, answe
     made.page.get_by_role("button", name="Undo").click()
     wait_text(made, "Threshold and traffic", "In force: the bundle's own thresholds.")
     assert answering.sent[-1] == ("ddnn/healthy/settings", b"", True)
+    # The slider goes back with it.
+    made.page.wait_for_function("document.querySelector('input[type=range]').value === '29'")
 
 
 def test_budget_that_the_gateway_refuses_is_shown_with_its_reason(visit, answering):
@@ -174,6 +176,7 @@ def test_broker_away_is_said_and_nothing_can_be_changed(visit, world):
         world.overview.linked(False, "no MQTT broker answers at broker.local:8883")
         made.page.get_by_text("no connection to the broker", exact=True).wait_for()
         made.page.get_by_text("no MQTT broker answers at broker.local:8883").wait_for()
+        wait_text(made, "State", "Not known: there is no connection")
         wait_text(made, "Threshold and traffic", "Nothing can be changed")
         made.screenshot("broker-away-light")
         assert Axe().run(made.page).violations_count == 0

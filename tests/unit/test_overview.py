@@ -118,7 +118,7 @@ def test_camera_that_was_never_heard_is_listed_as_such(site):
     made = Picture()
     tell(made, [site.active()])
     assert node(made, "device-5").why == "never heard"
-    assert any("Camera 5 has never been heard of" in text for text in texts(made))
+    assert any("Camera 4, Camera 5 has never been heard of" in text for text in texts(made))
 
 
 def test_node_whose_status_is_cleared_is_forgotten(picture, site):
@@ -187,7 +187,7 @@ def test_camera_is_missing_after_three_decisions_without_it_and_not_after_one(pi
     table = site.offer.manifest.missing
     assert missing.promised == table.without((1, 3)) is not None
     assert missing.complete == table.without(())
-    assert "Camera 3 is online, but its frames do not arrive" in texts(picture)
+    assert "Camera 1, Camera 3 is online, but its frames do not arrive" in texts(picture)
 
 
 def test_degraded_decisions_are_told_with_their_reason(picture, site):
@@ -278,6 +278,14 @@ def test_rollout_by_node_until_it_is_active(picture, site):
     assert picture.site("s1", NOW + 4).rollout.stage == "done"
 
 
+def test_refusal_that_holds_up_a_rollout_is_told(picture, site):
+    new = Offer.of(8)
+    tell(picture, [site.manifest(new)])
+    tell(picture, [site.status("device-1", refused="no room", refused_id=new.id)])
+    assert texts(picture) == ["Roll-out device-1 refuses version 8: no room"]
+    assert picture.briefs(NOW)[0].troubles == 1
+
+
 def test_bundle_on_trial_and_bundle_given_up_are_told_apart(picture, site):
     new = Offer.of(8)
     tell(picture, [site.manifest(new), site.active(shadow=Shadow(new.id, 4))])
@@ -313,6 +321,11 @@ def test_most_urgent_trouble_comes_first(picture, site):
     tell(picture, [site.status("gateway", state="offline")])
     first, *_ = troubles(picture.site("s1", NOW))
     assert (first.level, first.where) == ("bad", "Gateway")
+
+
+def test_same_words_of_several_nodes_are_said_once(picture, site):
+    tell(picture, [site.status(f"device-{n}", notes={"trust": "no keys"}) for n in (0, 2)])
+    assert texts(picture) == ["Camera 0, Camera 2 its trusted keys: no keys"]
 
 
 def test_ledger_is_kept_whole(picture, site):
