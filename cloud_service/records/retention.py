@@ -42,7 +42,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """How long what is kept.
 
     Attributes:
-        keep_days: decisions, and counts of five minutes.
+        keep_days: decisions, and counts of minutes.
         keep_hours_days: counts of hours, and ledgers.
     """
 
@@ -86,7 +86,7 @@ def compact(
             old += count
             if count < CHUNK:
                 break
-    days = {SPANS_S[0]: rules.keep_days, SPANS_S[1]: rules.keep_hours_days}
+    days = dict.fromkeys(SPANS_S[:-1], rules.keep_days) | {SPANS_S[-1]: rules.keep_hours_days}
     for span_s, kept_days in days.items():
         end_s = int(now_s - kept_days * _DAY_S)
         others += _remove_tallies(records, span_s, end_s, stopped)

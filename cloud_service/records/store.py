@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 MAX_SCANNED = 20_000
 MAX_PAGE = 1000
 #: Buckets that are no multiple of a counted span are counted from the decisions themselves.
-MAX_FINE_RANGE_S = 7200
+MAX_FINE_RANGE_S = 900
 MAX_BUCKETS = 5000
 
 
@@ -275,8 +275,8 @@ class Records:
             filters.append(c.exit.is_(None) if exit == NOTHING_SEEN else c.exit == exit)
         if label is not None:
             filters.append(c.label == label)
-        if degraded is not None:
-            filters.append(c.degraded.is_not(None) if degraded else c.degraded.is_(None))
+        if degraded is False:
+            filters.append(c.degraded.is_(None))
         if missing_camera is not None:
             if not 0 <= missing_camera < MAX_MEMBERS:
                 raise ConfigError(f"there is no camera {missing_camera}: they are 0 to 31")
@@ -288,6 +288,8 @@ class Records:
             if site_id is None:
                 return Page((), None)
             within = [c.site_id == site_id, *queries.within(from_s, to_s)]
+            if degraded:  # these have an index of their own
+                within.append(c.degraded.is_not(None))
             if before is not None:
                 within.append(key < sa.tuple_(*map(sa.literal, before)))
             order = (c.time_us.desc(), c.slot.desc())
@@ -358,8 +360,8 @@ class Records:
     ) -> list[Bucket]:
         """What was decided over time, in buckets that begin at multiples of `bucket_s`.
 
-        Multiples of 300 seconds come from counts that are kept along with the decisions (of 3600
-        for much longer than these); others are counted now, of two hours at most.
+        Whole minutes come from counts that are kept along with the decisions (whole hours for
+        much longer than these); others are counted now, over 15 minutes at most.
 
         Args:
             from_s, to_s: seconds since 1970; the buckets that these touch.
@@ -384,7 +386,7 @@ class Records:
         start_s, end_s = first * bucket_s, last * bucket_s
         if span_s is None and end_s - start_s > MAX_FINE_RANGE_S + 2 * bucket_s:
             raise ConfigError(
-                "buckets of that length go back two hours at most; multiples of 300 s go further"
+                "buckets of that length reach over 15 minutes at most; whole minutes over more"
             )
         counts: defaultdict[int, Counter[Tally]] = defaultdict(Counter)
         with self.reading() as connection:
