@@ -30,8 +30,8 @@ CHUNK = 2000
 VACUUM_PAGES = 2000
 #: Above this share of the bound the oldest decisions go, whatever their age, down to the other.
 HIGH, LOW = 0.9, 0.85
-#: Bytes of a decision with its index in PostgreSQL, which does not give space back to the system:
-#: `make bench-api` prints what it is.
+#: Bytes of a decision in PostgreSQL with its indexes and counts, rounded up: it does not give space
+#: back to the system, so that its own size says nothing of what is in use.
 POSTGRES_ROW_BYTES = 320
 #: How often it is looked whether the database is near to its bound.
 LOOK_EVERY_S = 10.0
