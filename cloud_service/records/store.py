@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 #: A page with filters looks at so many decisions and then says where to go on.
 MAX_SCANNED = 20_000
+SCANNED_FIRST = 2000
 MAX_PAGE = 1000
 #: Buckets that are no multiple of a counted span are counted from the decisions themselves.
 MAX_FINE_RANGE_S = 900
@@ -294,25 +295,16 @@ class Records:
                 within.append(key < sa.tuple_(*map(sa.literal, before)))
             order = (c.time_us.desc(), c.slot.desc())
             end: Cursor | None = None
-            if filters:
-                # What is rare would have the whole table searched: look so far and no further.
-                last = connection.execute(
-                    sa.select(c.time_us, c.slot)
-                    .where(*within)
-                    .order_by(*order)
-                    .offset(MAX_SCANNED - 1)
-                    .limit(1)
-                ).first()
-                if last is not None:
-                    end = Cursor(*last)
-                    within.append(key >= sa.tuple_(*map(sa.literal, end)))
-            rows = (
-                connection.execute(
-                    sa.select(decisions).where(*within, *filters).order_by(*order).limit(limit + 1)
-                )
-                .mappings()
-                .all()
-            )
+            rows: Sequence[sa.RowMapping] = ()
+            # What is rare would have the whole table searched: look so far and no further. What
+            # is not is found nearby, and even counting rows takes time.
+            for scanned in (min(SCANNED_FIRST, MAX_SCANNED), MAX_SCANNED) if filters else (None,):
+                end = _nth(connection, within, scanned) if scanned else None
+                nearby = [] if end is None else [key >= sa.tuple_(*map(sa.literal, end))]
+                asked = sa.select(decisions).where(*within, *filters, *nearby)
+                rows = connection.execute(asked.order_by(*order).limit(limit + 1)).mappings().all()
+                if len(rows) > limit or end is None:
+                    break
         found = tuple(decision_of(row, site) for row in rows[:limit])
         if len(rows) > limit:
             last_row = rows[limit - 1]
@@ -560,3 +552,14 @@ class Records:
             raise RecordsError(f"database {self.name}: {said[0]}") from error
         except sa.exc.TimeoutError as error:
             raise RecordsError(f"database {self.name}: all connections are busy") from error
+
+
+def _nth(
+    connection: Connection, within: Sequence[sa.ColumnElement[bool]], number: int
+) -> Cursor | None:
+    """The newest decision but so many minus one; None: there are not so many."""
+    c = decisions.c
+    newest = sa.select(c.time_us, c.slot).where(*within)
+    newest = newest.order_by(c.time_us.desc(), c.slot.desc())
+    row = connection.execute(newest.offset(number - 1).limit(1)).first()
+    return None if row is None else Cursor(*row)

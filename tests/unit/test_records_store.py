@@ -252,6 +252,7 @@ def test_pages_hold_each_wanted_decision_once_newest_first(filled, monkeypatch, 
     assert walk(filled, limit=90, **filters)[0] == expected
     # The same where a page may look at a few decisions only.
     monkeypatch.setattr(store_module, "MAX_SCANNED", 70)
+    monkeypatch.setattr(store_module, "SCANNED_FIRST", 30)
     slots, pages = walk(filled, limit=90, **filters)
     assert slots == expected
     assert pages < 30
