@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 DDNN := $(BIN)/ddnn
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dashboard setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-audits bench-rollout bench-device bench-cloud test-arm64 deploy undeploy status test-deploy collect clean
+.PHONY: help setup setup-dashboard setup-training setup-dev demo test check train contact-sheet simulate test-faults test-security test-rollout audit paper docs bench-sections bench-audits bench-rollout bench-device bench-cloud bench-api test-arm64 deploy undeploy status test-deploy collect clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -95,6 +95,10 @@ test-arm64: setup-dev ## sections on emulated Raspberry Pis, byte by byte (Debia
 bench-device: setup-dev ## what a camera's agent costs per frame and in memory, and how often the gate is wrong; DOCS=1
 	@$(BIN)/python -m benchmarks.device $(if $(DOCS),--write-docs)
 	@$(BIN)/python -m benchmarks.gate $(if $(DOCS),--write-docs)
+
+bench-api: setup-dev ## the HTTP API with a million decisions in SQLite, measured by wrk; DOCS=1: into docs/benchmarks.md
+	@command -v wrk >/dev/null || test -x $(VENV)/wrk/usr/bin/wrk || scripts/fetch-debs $(VENV)/wrk wrk
+	@$(BIN)/python -m benchmarks.api $(if $(DOCS),--write-docs)
 
 deploy: setup ## HOSTS="pi@cam0 pi@cam1" SETTINGS=folder: install or upgrade; ROLE=device|gateway|cloud, PICAMERA=1
 	@scripts/deploy deploy

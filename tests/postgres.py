@@ -1,6 +1,6 @@
-"""A real PostgreSQL for tests: in a folder of its own, on a socket in it, ended with the tests.
+"""A real PostgreSQL for tests: in a folder of its own, on loopback, ended with the tests.
 
-PostgreSQL refuses to run as root; then it runs as `nobody` or another user that is there.
+PostgreSQL refuses to run as root; then it runs as `postgres` or `nobody`, whichever is there.
 """
 
 from __future__ import annotations
@@ -46,11 +46,18 @@ class Postgres:
         self._folder = Path(tempfile.mkdtemp(prefix="ddnn-postgres-"))
         if self._user:
             shutil.chown(self._folder, self._user)
+            if not self._may_run():
+                # Unpacked where that user may not look, as in root's home. It finds its own
+                # files beside the program, wherever that is.
+                private = Path(sys.prefix, "postgresql")
+                shutil.copytree(private, self._folder / "program", symlinks=True)
+                (self._folder / "program").chmod(0o755)
+                self._programs = self._folder / "program" / programs.relative_to(private)
         self.port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
         subprocess.run(
             [
-                programs / "initdb",
+                self._programs / "initdb",
                 "-D",
                 self._data,
                 "-A",
@@ -68,6 +75,20 @@ class Postgres:
             cwd=self._folder,
             timeout=120,
         )
+
+    def _may_run(self) -> bool:
+        try:
+            subprocess.run(
+                [self._programs / "initdb", "--version"],
+                check=True,
+                capture_output=True,
+                env=self._environment,
+                user=self._user,
+                cwd=self._folder,
+            )
+        except PermissionError:
+            return False
+        return True
 
     @property
     def _data(self) -> str:
@@ -128,9 +149,12 @@ class Postgres:
 
     @property
     def _environment(self) -> dict[str, str]:
-        libraries = Path(sys.prefix, "postgresql/usr/lib")
-        found = os.pathsep.join({str(each.parent) for each in libraries.glob("**/*.so*")})
-        return {"PATH": os.environ["PATH"], "LC_ALL": "C", "LD_LIBRARY_PATH": found}
+        # Of an unpacked package: .../usr/lib/postgresql/15/bin
+        libraries = self._programs.parents[2]
+        found = {str(each.parent) for each in libraries.glob("**/*.so*")}
+        is_private = libraries != Path("/usr/lib")
+        paths = {"LD_LIBRARY_PATH": os.pathsep.join(sorted(found))} if is_private else {}
+        return {"PATH": os.environ["PATH"], "LC_ALL": "C"} | paths
 
 
 def _unprivileged() -> str | None:
@@ -142,3 +166,10 @@ def _unprivileged() -> str | None:
             pwd.getpwnam(name)
             return name
     pytest.skip("PostgreSQL does not run as root, and there is no other user")
+
+
+if __name__ == "__main__":  # for scripts/setup
+    programs = find_programs()
+    if programs is None:
+        sys.exit("no PostgreSQL server here: tests on it are skipped; apt install postgresql")
+    print(programs)

@@ -17,7 +17,7 @@ import msgspec
 from ddnn.decisions import PublishedDecision
 
 #: Seconds of the spans that are counted, finest first.
-SPANS_S = (300, 3600)
+SPANS_S = (60, 300, 3600)
 #: Bins of an octave, and the upper edge of the first bin in milliseconds.
 _BINS_OF_OCTAVE = 4
 _FIRST_EDGE_MS = 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -12,6 +13,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
 from ddnn.errors import RecordsError
+
+log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).with_name("migrations")
 #: PostgreSQL: two programs that start at once take turns.
@@ -39,4 +42,6 @@ def migrate(connection: Connection) -> None:
             "update this one"
         )
     config.attributes["connection"] = connection
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     command.upgrade(config, "head")
+    log.info("the database's tables are at %s", scripts.get_current_head())

@@ -166,14 +166,16 @@ def _add_tallies(
     connection: Connection, fresh: Iterable[PublishedDecision], known: dict[str, Any]
 ) -> None:
     counts: Counter[tuple[int, int, int, Tally]] = Counter()
+    finest_s, *longer = SPANS_S
     for decision in fresh:
-        site_id, at_us = known[decision.site].id, time_us(decision.time_s)
-        for span_s in SPANS_S:
-            start_s = at_us // 1_000_000 // span_s * span_s
-            for tally, count in tallies_of(decision):
-                counts[site_id, span_s, start_s, tally] += count
+        start_s = time_us(decision.time_s) // 1_000_000 // finest_s * finest_s
+        for tally, count in tallies_of(decision):
+            counts[known[decision.site].id, finest_s, start_s, tally] += count
     if not counts:
         return
+    for (site_id, _, start_s, tally), count in list(counts.items()):
+        for span_s in longer:
+            counts[site_id, span_s, start_s // span_s * span_s, tally] += count
     insert = _on_conflict(connection, tallies)
     c = tallies.c
     add = insert.on_conflict_do_update(
