@@ -101,7 +101,9 @@ class Replay:
     def _take(self, message: Message, slot: int) -> None:
         if message.topic.startswith((f"{SITE}/s/", f"{SITE}/f/")):
             self._bytes[slot in self._gateway.audits] += len(message.payload)
-        self._do(self._gateway.on_message(message, float(slot - EPOCH_S), float(slot)), slot)
+        now, wall = float(slot - EPOCH_S), float(slot)
+        self._do(self._gateway.on_message(message, now, wall), slot)
+        self._do(self._gateway.on_time(now, wall), slot)
 
     def _do(self, effects: list[Effect], slot: int) -> None:
         for effect in effects:

@@ -1,14 +1,16 @@
 """Audits: of some slots that an early exit has decided, the later exits are asked all the same.
 
-They say how often the early exits are wrong where nobody knows the right answer: by the deepest
-exit of the same bundle, on what the cameras see today. One audit's way:
+Nobody on a site knows the right answers; audits say how often the deepest exit of the same bundle
+contradicts the early ones, on what the cameras see today. One audit's way:
 
 1. A decision is out. It was an early exit's, it lacks nothing, and its slot is one of the share
    that is chosen by a keyed hash (`is_chosen`): not by what is in the slot, so that the share is a
-   fair sample, and not by chance, so that the same key gives the same audits.
-2. `begin` opens an engine of its own for this one slot (`ddnn.tier.Tier`), whose exits are never
-   sure, gives it the frames that the slot was decided by, and lets it ask for what else it needs.
-   So an audit is what would have happened if the early exit had not been sure.
+   fair sample, and not by chance, so that the same key gives the same audits. `choose` only
+   puts it aside: the decision leaves without waiting for anything of this.
+2. When the gateway next looks at the time, `begin` opens an engine of its own for this one slot
+   (`ddnn.tier.Tier`), whose exits are never sure, gives it the frames that the slot was decided by,
+   and lets it ask for what else it needs. So an audit is what would have happened if the early
+   exit had not been sure.
 3. The features and the answer that it waits for come to `on_features` and `on_answer`. When its
    engine has decided, the result is an `Audit`. Where anything is missing it is given up.
 
@@ -24,10 +26,10 @@ a new one, and audits that began before are not counted in it.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 
@@ -37,6 +39,7 @@ from ddnn.audit import Audit, EarlyExit, Estimate, ExitSaid
 from ddnn.breaker import Breaker
 from ddnn.drift import WINDOW, Drift, Expected
 from ddnn.exit_rule import Verdict
+from ddnn.journal import Accepted
 from ddnn.tier import Tier
 from ddnn.wire import Frame, Kind
 from edge_gateway.engines import Engine
@@ -98,6 +101,19 @@ class _Open:
     payload_bytes: int = 0
 
 
+class Chosen(NamedTuple):
+    """A decision that is to be audited, the frames that it was made of, and since when.
+
+    `estimated`: the estimate that it belongs to, if it is of this bundle.
+    """
+
+    engine: Engine
+    decision: Decision
+    frames: list[Accepted]
+    since: float
+    estimated: Drift
+
+
 class Audits:
     """The audits of one gateway, and the estimate that they make.
 
@@ -126,6 +142,7 @@ class Audits:
         self._rules = rules
         self._counts = counts
         self._breaker = Breaker()
+        self._chosen: deque[Chosen] = deque()
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._estimated_key: object = None
         self._tag = 0
@@ -139,19 +156,35 @@ class Audits:
 
     # -- an audit, from its beginning to its end ---------------------------------------------
 
-    def chooses(self, engine: Engine, decision: Decision) -> bool:
-        """Whether this decision is to be audited."""
-        return (
-            not engine.place.has_parent
-            and decision.degraded is None
-            and decision.exit in early_exits(engine.tier.sections)
-            and is_chosen(self.share, self._rules.key, self._site, decision.slot)
-        )
+    def choose(
+        self, engine: Engine, decision: Decision, frames: list[Accepted], now: float
+    ) -> None:
+        """Put this decision aside, made of these frames, if it is to be audited."""
+        if (
+            engine.place.has_parent
+            or decision.degraded is not None
+            or decision.exit not in early_exits(engine.tier.sections)
+            or not is_chosen(self.share, self._rules.key, self._site, decision.slot)
+        ):
+            return
+        if len(self._chosen) < self._rules.max_open:
+            self._chosen.append(Chosen(engine, decision, frames, now, self._drift))
+        else:
+            self._skip("busy")
+
+    def take_chosen(self) -> list[Chosen]:
+        """What has been put aside; it is to be begun now."""
+        chosen = list(self._chosen)
+        self._chosen.clear()
+        return chosen
+
+    def _skip(self, reason: str) -> None:
+        self._counts[f"audit.skipped.{reason}"] += 1
+        self.changed = True
 
     def begin(
         self,
-        engine: Engine,
-        decision: Decision,
+        chosen: Chosen,
         frames: list[tuple[int, Frame]],
         now: float,
         strained: str | None,
@@ -159,22 +192,22 @@ class Audits:
         """Audit a decision that has been published.
 
         Args:
-            engine: that decided.
-            frames: by member, which it decided by, in their order.
+            chosen: what was put aside.
+            frames: of it, by member, in their order.
             strained: why there is no room for it beside the real work; None: there is.
         """
+        engine, decision = chosen.engine, chosen.decision
         if strained is None and len(self._open) >= self._rules.max_open:
             strained = "busy"
         if strained is None and engine.tier.sections.has_cloud and not self._breaker.take(now):
             strained = "cloud_down"
         if strained is not None:
-            self._counts[f"audit.skipped.{strained}"] += 1
-            self.changed = True
+            self._skip(strained)
             return []
         config = msgspec.structs.replace(engine.tier.config, ask_at_once=0, remembered_slots=1)
         tier = Tier(engine.tier.sections, config)
         tier.thresholds = dict.fromkeys(tier.thresholds, 0.0)
-        self._open[decision.slot] = _Open(engine, tier, decision, self._drift)
+        self._open[decision.slot] = _Open(engine, tier, decision, chosen.estimated)
         self._counts["audit.begun"] += 1
         found = self._take(decision.slot, _replay(tier, decision, frames, now), now)
         if not tier.open_slots:  # what it was decided by does not make a slot here
@@ -202,8 +235,9 @@ class Audits:
         return found
 
     def next_deadline(self) -> float | None:
-        """When `on_time` has something to do, or None."""
-        deadlines = (one.tier.next_deadline() for one in self._open.values())
+        """When something is to be begun or given up, or None."""
+        deadlines = [one.tier.next_deadline() for one in self._open.values()]
+        deadlines += [chosen.since for chosen in self._chosen]
         return min((at for at in deadlines if at is not None), default=None)
 
     def sent(self, slot: int, payload_bytes: int) -> None:
@@ -225,6 +259,11 @@ class Audits:
         for slot, one in list(self._open.items()):
             if engine is None or one.engine is engine:
                 self.give_up(slot, reason)
+        for chosen in self.take_chosen():
+            if engine is None or chosen.engine is engine:
+                self._skip(reason)
+            else:
+                self._chosen.append(chosen)
 
     def _take(self, slot: int, actions: list[Action], now: float) -> list[AuditAction]:
         """Turn what an audit's engine wants into what is to be done."""
@@ -254,7 +293,8 @@ class Audits:
         self._end(one)
         self._counts["audit.completed"] += 1
         result = _describe(one, deeper, self._site, self._period_s)
-        if one.estimated is self._drift:
+        # While a site changes over, slots of the bundle before are still decided.
+        if one.estimated is self._drift and one.decision.tag == self._tag:
             complete = not deeper.missing
             self._drift.add(result.exit, result.label, agrees=result.agrees, complete=complete)
         return result

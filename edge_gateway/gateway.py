@@ -55,7 +55,7 @@ from ddnn.tier import (
     TierConfig,
 )
 from ddnn.wire import Flag, Frame, Kind
-from edge_gateway.audits import AuditAction, AuditRules, Audits, lacks_features
+from edge_gateway.audits import AuditAction, AuditRules, Audits, Chosen, lacks_features
 from edge_gateway.engines import Engine, Engines
 from edge_gateway.metrics import Tally
 from edge_gateway.probation import Probation
@@ -379,6 +379,8 @@ class Gateway:
         effects = self._of_all(lambda tier: tier.on_time(now), now)
         if self.trial is not None:
             effects += self._carry_out_trial(self.trial.tier.on_time(now))
+        for chosen in self.audits.take_chosen():
+            effects += self._begin_audit(chosen, now)
         effects += self._carry_out_audits(self.audits.on_time(now))
         effects += self._publish_estimate(now)
         if self.tier and self._budget:
@@ -648,17 +650,17 @@ class Gateway:
 
     # -- audits ------------------------------------------------------------------------------
 
-    def _begin_audit(
-        self, engine: Engine, decision: Decision, kept: list[Accepted], now: float
-    ) -> list[Effect]:
+    def _begin_audit(self, chosen: Chosen, now: float) -> list[Effect]:
         """Look at a decision again, which is out by now."""
-        frames = [(one.member, frame) for one in kept if (frame := _decoded(one.payload))]
-        strained = self._strained(engine)
+        frames = [
+            (kept.member, frame) for kept in chosen.frames if (frame := _decoded(kept.payload))
+        ]
+        strained = self._strained(chosen.engine)
         if strained is None and any(frame.flags & Flag.BACKLOG for _, frame in frames):
             strained = "backlog"
-        if strained is None and self._budget and lacks_features(decision, frames):
+        if strained is None and self._budget and lacks_features(chosen.decision, frames):
             strained = "budget"
-        return self._carry_out_audits(self.audits.begin(engine, decision, frames, now, strained))
+        return self._carry_out_audits(self.audits.begin(chosen, frames, now, strained))
 
     def _strained(self, engine: Engine) -> str | None:
         """Why there is no room for an audit beside the real work; None: there is."""
@@ -726,10 +728,8 @@ class Gateway:
         effects = self._remember(Ended(decision.slot, tuple(ended), payload))
         for dropped in self.outbox.put(decision.slot, payload, now):
             effects += self._remember(Sent(dropped))
-        effects += self._send_decisions(now)
-        if self.audits.chooses(engine, decision):
-            effects += self._begin_audit(engine, decision, kept, now)
-        return effects
+        self.audits.choose(engine, decision, kept, now)
+        return effects + self._send_decisions(now)
 
     def _send_decisions(self, now: float) -> list[Effect]:
         if not self.connected:

@@ -74,7 +74,7 @@ def page(bundle: Bundle) -> list[str]:
     ]
     if manifest.calibration is not None and manifest.calibration.curve:
         lines += ["", *_curve_lines(manifest.calibration, _early(bundle))]
-        lines += _disagreement_lines(manifest)
+    lines += _disagreement_lines(manifest)
     if manifest.missing is not None:
         lines += ["", *_missing_lines(manifest.missing)]
     if manifest.training:

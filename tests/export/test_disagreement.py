@@ -13,6 +13,7 @@ from ddnn.store import read_folder
 from tests.arm64.bundles import random_bundle
 from tests.bundles import CLASSES, every_exit_used
 from training.datasets.base import MultiCameraSet
+from training.inspect import page
 from training.measure import Measured, disagreement, thresholds_of
 
 SHAPES = {
@@ -62,6 +63,12 @@ def with_disagreement(**found):
 def test_manifest_carries_it_to_the_gateway():
     bundle = with_disagreement(local=ExitDisagreement(answered=90, disagreed=9))
     assert expected_of(bundle.manifest) == {"local": Expected(90, 9)}
+
+
+def test_inspect_says_it():
+    bundle = with_disagreement(local=ExitDisagreement(answered=90, disagreed=9))
+    text = "the local exit disagrees with the last one in 9 of 90 validation samples"
+    assert text in "\n".join(page(bundle))
 
 
 def test_manifest_from_before_keeps_its_bytes_and_expects_nothing():

@@ -173,6 +173,7 @@ def running_gateway():
     for member in range(3):  # a slot that is decided, and audited
         payload = wire.encode(Kind.SUMMARY, tag=TAG, boot=1, slot=SLOT + 1, body=b"\1ab")
         made.on_message(Message(f"s/s/{member}", payload), 0.0, WALL)
+    made.on_time(0.0, WALL)
     assert SLOT + 1 in made.audits
     return made
 

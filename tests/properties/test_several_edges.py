@@ -83,6 +83,7 @@ class Node:
 
     def take(self, message):
         self.do(self.gateway.on_message(message, self.site.now, self.site.wall))
+        self.do(self.gateway.on_time(self.site.now, self.site.wall))
 
 
 class Site:

@@ -317,7 +317,8 @@ def audits_come_before_their_decision(patch):
 
     def wrong(self, engine, decision, now):
         effects = right(self, engine, decision, now)
-        return sorted(effects, key=lambda e: isinstance(e, Keep) or e.topic == "ddnn/s/decision")
+        chosen = self.audits.take_chosen()
+        return [e for one in chosen for e in self._begin_audit(one, now)] + effects
 
     patch.setattr(Gateway, "_end_decided", wrong)
 
@@ -332,11 +333,11 @@ def audits_go_on_with_the_newest_bundle(patch):
         newest[id(self.audits)] = self.engines
         return effects
 
-    def wrong(self, engine, decision, frames, now, strained):
+    def wrong(self, chosen, frames, now, strained):
         engine = newest[id(self)].newest
         tag = engine.tier.sections.tag
         frames = [(member, frame._replace(tag=tag)) for member, frame in frames]
-        return right(self, engine, decision, frames, now, strained)
+        return right(self, chosen._replace(engine=engine), frames, now, strained)
 
     patch.setattr(Gateway, "activate", remember)
     patch.setattr(Audits, "begin", wrong)
