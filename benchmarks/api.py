@@ -143,9 +143,18 @@ def ask(wrk: str, url: str, connections: int, seconds: int) -> Result:
     """Have wrk ask for one URL."""
     with urllib.request.urlopen(url) as answer:
         size = len(answer.read())
-    command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
+    command = [
+        wrk,
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--latency",
+        "--timeout",
+        "30s",
+        url,
+    ]
     said = run(command, check=True, capture_output=True, text=True).stdout
-    found = {share: _ms(said, rf"^\s+{share}%\s+(\S+)$") for share in ("50", "99")}
+    found = {share: _ms(said, rf"^\s+{share}%\s+(\S+)\s*$") for share in ("50", "99")}
     errors = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     sockets = re.search(
         r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said

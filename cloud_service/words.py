@@ -123,19 +123,11 @@ def _together(found: Iterable[Trouble]) -> list[Trouble]:
     wheres: dict[tuple[Level, str], list[str]] = {}
     for level, where, text in found:
         wheres.setdefault((level, text), []).append(where)
-    return [
-        Trouble(
-            level, names[0] if len(names) == 1 else f"{len(names)} nodes", f"{text}{_names(names)}"
-        )
-        for (level, text), names in wheres.items()
-    ]
+    return [Trouble(level, _names(names), text) for (level, text), names in wheres.items()]
 
 
 def _names(names: list[str]) -> str:
-    if len(names) == 1:
-        return ""
-    more = ", …" if len(names) > MAX_NAMES else ""
-    return f" ({', '.join(names[:MAX_NAMES])}{more})"
+    return ", ".join([*names[:MAX_NAMES], *(["…"] if len(names) > MAX_NAMES else [])])
 
 
 def duration(seconds: float) -> str:

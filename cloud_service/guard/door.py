@@ -23,9 +23,10 @@ from cloud_service.guard.users import User, Users, UsersFile, verify
 log = logging.getLogger(__name__)
 
 #: Failed logins at once, and the seconds until one more is allowed: of one address, for one user
-#: (whoever tries), and of everybody together, which bounds the time spent on hashing.
+#: (whoever tries), and of everybody together, which bounds the time spent on hashing. One address
+#: alone can use up neither a user's tries nor everybody's.
 PER_ADDRESS = (5, 20.0)
-PER_USER = (10, 30.0)
+PER_USER = (20, 10.0)
 TOGETHER = (30, 1.0)
 IDLE_S = 2 * 3600.0
 
@@ -96,10 +97,11 @@ class Door:
     async def log_in(self, name: str, password: str, address: str) -> LoggedIn | Refusal:
         """Check a password, unless too many were tried."""
         network, now = network_of(address), self._clock()
-        wait_s = max(
-            self._by_address.take(network, now),
-            self._by_user.take(name[:64], now),
-            self._together.take("", now),
+        # In this order: a try that one of them refuses counts for none of those after it.
+        wait_s = (
+            self._by_address.take(network, now)
+            or self._by_user.take(name[:64], now)
+            or self._together.take("", now)
         )
         if wait_s:
             self.counts["rate"] += 1

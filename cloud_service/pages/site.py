@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from nicegui import Client, ui
 
+from cloud_service.guard.asgi import VISITOR
 from cloud_service.overview import Overview
 from cloud_service.pages.bundle import AuditPanel, BundlePanel, LedgerPanel, MissingPanel
 from cloud_service.pages.history import HistoryPanel, Shared
@@ -75,7 +76,21 @@ def header(title: str, crumb: str | None) -> LinkChip:
                 with Box("nav", "crumb", aria_label="Breadcrumb"):
                     Text("a", "All sites", href="/sites")
             Text("h1", title)
-        return LinkChip()
+        chip = LinkChip()
+        _way_out()
+        return chip
+
+
+def _way_out() -> None:
+    """Who is logged in, and the way out; nothing where nobody had to log in."""
+    request = ui.context.client.request
+    visitor = request.scope.get(VISITOR) if request is not None else None
+    who = visitor.now() if visitor is not None else None
+    if who is None or who.how != "session":
+        return
+    with Box("form", "row", method="post", action="/logout"):
+        Text("span", who.name, "soft small")
+        Text("button", "Log out", "button plain", type="submit")
 
 
 def is_behind(client: Client) -> bool:

@@ -156,14 +156,10 @@ class TuningPanel:
             usable = len(self._points) > 1
             self._controls.set_visibility(usable)
             self._none.show("" if usable else _why_not(bundle))
-            if bundle is not None and usable:
-                self._choice = prediction.nearest(bundle, self._in_force() or 0.0)
-                said = [
-                    f"T = {p.threshold:.4g}, accuracy {share(p.accuracy)}" for p in self._points
-                ]
-                self._slider.clear()
-                with self._slider:
-                    Slider("Threshold along the calibrated curve", said, self._choice, self._moved)
+            self._choice = -1
+            self._centre()
+        elif self._follows and self._in_force() != self._force:
+            self._centre()
         self._state.show(*self._state_words(view))
         if self._points:
             self._show_choice()
@@ -174,11 +170,14 @@ class TuningPanel:
         if self._bundle is None or len(self._points) < 2:
             return
         self._force, self._follows = self._in_force(), True
-        self._choice = prediction.nearest(self._bundle, self._force or 0.0)
+        choice = prediction.nearest(self._bundle, self._force or 0.0)
+        if choice == self._choice:
+            return  # one that has the keyboard's focus keeps it
+        self._choice = choice
         said = [f"T = {p.threshold:.4g}, accuracy {share(p.accuracy)}" for p in self._points]
         self._slider.clear()
         with self._slider:
-            Slider("Threshold along the calibrated curve", said, self._choice, self._moved)
+            Slider("Threshold along the calibrated curve", said, choice, self._moved)
 
     def _show_choice(self) -> None:
         point, bundle = self._chosen(), self._bundle
@@ -240,7 +239,7 @@ class TuningPanel:
         return f"Asked for {asked}; waiting for the gateway.", "warning"
 
     def _chosen(self) -> Prediction | None:
-        return self._points[self._choice] if self._points else None
+        return self._points[self._choice] if 0 <= self._choice < len(self._points) else None
 
     def _in_force(self) -> float | None:
         view = self._view

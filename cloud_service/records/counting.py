@@ -17,7 +17,7 @@ import msgspec
 from ddnn.decisions import PublishedDecision
 
 #: Seconds of the spans that are counted, finest first.
-SPANS_S = (300, 3600)
+SPANS_S = (60, 300, 3600)
 #: Bins of an octave, and the upper edge of the first bin in milliseconds.
 _BINS_OF_OCTAVE = 4
 _FIRST_EDGE_MS = 0.25
@@ -116,11 +116,12 @@ def bucket(
         member_bytes: what the raw views below each member are, bytes per frame.
     """
 
-    def of(what: str) -> dict[str, int]:
-        return {key.name: n for key, n in sorted(counts.items()) if key.what == what and n}
-
-    by_degraded, reported = of("degraded"), _numbered(of("reported"))
-    latencies = _numbered(of("latency"))
+    found: dict[str, dict[str, int]] = {}
+    for (what, name), count in sorted(counts.items()):
+        if count:
+            found.setdefault(what, {})[name] = count
+    by_degraded, reported = found.get("degraded", {}), _numbered(found.get("reported", {}))
+    latencies = _numbered(found.get("latency", {}))
     raw = None
     if member_bytes is not None:
         known = {n: count for n, count in reported.items() if n < len(member_bytes)}
@@ -129,11 +130,11 @@ def bucket(
         start_s=start_s,
         decided=counts[Tally("decided")],
         degraded=sum(by_degraded.values()),
-        by_exit=of("exit"),
-        by_label=of("label"),
+        by_exit=found.get("exit", {}),
+        by_label=found.get("label", {}),
         by_degraded=by_degraded,
         expired=expired,
-        missing=_numbered(of("missing")),
+        missing=_numbered(found.get("missing", {})),
         reported=reported,
         payload_bytes=counts[Tally("bytes")],
         raw_bytes=raw,

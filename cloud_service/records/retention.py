@@ -30,8 +30,8 @@ CHUNK = 2000
 VACUUM_PAGES = 2000
 #: Above this share of the bound the oldest decisions go, whatever their age, down to the other.
 HIGH, LOW = 0.9, 0.85
-#: Bytes of a decision with its index in PostgreSQL, which does not give space back to the system:
-#: `make bench-api` prints what it is.
+#: Bytes of a decision in PostgreSQL with its indexes and counts, rounded up: it does not give space
+#: back to the system, so that its own size says nothing of what is in use.
 POSTGRES_ROW_BYTES = 320
 #: How often it is looked whether the database is near to its bound.
 LOOK_EVERY_S = 10.0
@@ -42,7 +42,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """How long what is kept.
 
     Attributes:
-        keep_days: decisions, and counts of five minutes.
+        keep_days: decisions, and counts of minutes.
         keep_hours_days: counts of hours, and ledgers.
     """
 
@@ -86,7 +86,7 @@ def compact(
             old += count
             if count < CHUNK:
                 break
-    days = {SPANS_S[0]: rules.keep_days, SPANS_S[1]: rules.keep_hours_days}
+    days = dict.fromkeys(SPANS_S[:-1], rules.keep_days) | {SPANS_S[-1]: rules.keep_hours_days}
     for span_s, kept_days in days.items():
         end_s = int(now_s - kept_days * _DAY_S)
         others += _remove_tallies(records, span_s, end_s, stopped)

@@ -7,6 +7,7 @@ same row".
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -68,6 +69,7 @@ def mask_of(members: Iterable[int]) -> int:
     return sum(1 << member for member in members)
 
 
+@functools.lru_cache(maxsize=4096)
 def members_of(mask: int) -> tuple[int, ...]:
     """Bit mask -> members, ascending."""
     return tuple(n for n in range(mask.bit_length()) if mask >> n & 1)

@@ -39,9 +39,10 @@ log = logging.getLogger(__name__)
 
 #: A page with filters looks at so many decisions and then says where to go on.
 MAX_SCANNED = 20_000
+SCANNED_FIRST = 2000
 MAX_PAGE = 1000
 #: Buckets that are no multiple of a counted span are counted from the decisions themselves.
-MAX_FINE_RANGE_S = 7200
+MAX_FINE_RANGE_S = 900
 MAX_BUCKETS = 5000
 
 
@@ -275,8 +276,8 @@ class Records:
             filters.append(c.exit.is_(None) if exit == NOTHING_SEEN else c.exit == exit)
         if label is not None:
             filters.append(c.label == label)
-        if degraded is not None:
-            filters.append(c.degraded.is_not(None) if degraded else c.degraded.is_(None))
+        if degraded is False:
+            filters.append(c.degraded.is_(None))
         if missing_camera is not None:
             if not 0 <= missing_camera < MAX_MEMBERS:
                 raise ConfigError(f"there is no camera {missing_camera}: they are 0 to 31")
@@ -288,29 +289,22 @@ class Records:
             if site_id is None:
                 return Page((), None)
             within = [c.site_id == site_id, *queries.within(from_s, to_s)]
+            if degraded:  # these have an index of their own
+                within.append(c.degraded.is_not(None))
             if before is not None:
                 within.append(key < sa.tuple_(*map(sa.literal, before)))
             order = (c.time_us.desc(), c.slot.desc())
             end: Cursor | None = None
-            if filters:
-                # What is rare would have the whole table searched: look so far and no further.
-                last = connection.execute(
-                    sa.select(c.time_us, c.slot)
-                    .where(*within)
-                    .order_by(*order)
-                    .offset(MAX_SCANNED - 1)
-                    .limit(1)
-                ).first()
-                if last is not None:
-                    end = Cursor(*last)
-                    within.append(key >= sa.tuple_(*map(sa.literal, end)))
-            rows = (
-                connection.execute(
-                    sa.select(decisions).where(*within, *filters).order_by(*order).limit(limit + 1)
-                )
-                .mappings()
-                .all()
-            )
+            rows: Sequence[sa.RowMapping] = ()
+            # What is rare would have the whole table searched: look so far and no further. What
+            # is not is found nearby, and even counting rows takes time.
+            for scanned in (min(SCANNED_FIRST, MAX_SCANNED), MAX_SCANNED) if filters else (None,):
+                end = _nth(connection, within, scanned) if scanned else None
+                nearby = [] if end is None else [key >= sa.tuple_(*map(sa.literal, end))]
+                asked = sa.select(decisions).where(*within, *filters, *nearby)
+                rows = connection.execute(asked.order_by(*order).limit(limit + 1)).mappings().all()
+                if len(rows) > limit or end is None:
+                    break
         found = tuple(decision_of(row, site) for row in rows[:limit])
         if len(rows) > limit:
             last_row = rows[limit - 1]
@@ -358,8 +352,8 @@ class Records:
     ) -> list[Bucket]:
         """What was decided over time, in buckets that begin at multiples of `bucket_s`.
 
-        Multiples of 300 seconds come from counts that are kept along with the decisions (of 3600
-        for much longer than these); others are counted now, of two hours at most.
+        Whole minutes come from counts that are kept along with the decisions (whole hours for
+        much longer than these); others are counted now, over 15 minutes at most.
 
         Args:
             from_s, to_s: seconds since 1970; the buckets that these touch.
@@ -384,7 +378,7 @@ class Records:
         start_s, end_s = first * bucket_s, last * bucket_s
         if span_s is None and end_s - start_s > MAX_FINE_RANGE_S + 2 * bucket_s:
             raise ConfigError(
-                "buckets of that length go back two hours at most; multiples of 300 s go further"
+                "buckets of that length reach over 15 minutes at most; whole minutes over more"
             )
         counts: defaultdict[int, Counter[Tally]] = defaultdict(Counter)
         with self.reading() as connection:
@@ -558,3 +552,14 @@ class Records:
             raise RecordsError(f"database {self.name}: {said[0]}") from error
         except sa.exc.TimeoutError as error:
             raise RecordsError(f"database {self.name}: all connections are busy") from error
+
+
+def _nth(
+    connection: Connection, within: Sequence[sa.ColumnElement[bool]], number: int
+) -> Cursor | None:
+    """The newest decision but so many minus one; None: there are not so many."""
+    c = decisions.c
+    newest = sa.select(c.time_us, c.slot).where(*within)
+    newest = newest.order_by(c.time_us.desc(), c.slot.desc())
+    row = connection.execute(newest.offset(number - 1).limit(1)).first()
+    return None if row is None else Cursor(*row)

@@ -7,6 +7,7 @@ Times are whole microseconds since 1970, which both servers compare and index ex
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -73,6 +74,14 @@ decisions = Table(
     Column("latency_bin", SmallInteger, nullable=False),
     # Pages, ranges and retention go by time: a site whose period changes numbers its slots anew.
     Index("ix_decisions_time", "site_id", "time_us", "slot"),
+    Index(
+        "ix_decisions_degraded",
+        "site_id",
+        "time_us",
+        "slot",
+        sqlite_where=sa.text("degraded IS NOT NULL"),
+        postgresql_where=sa.text("degraded IS NOT NULL"),
+    ),
     # Rows lie in the order of the key, without a second tree for it.
     sqlite_with_rowid=False,
 )

@@ -86,9 +86,9 @@ class DashboardProcess:
         """(status, headers, body) of one request; nothing is added but what HTTP needs."""
         if self.tls_ca:
             context = ssl.create_default_context(cafile=self.tls_ca)
-            made = http.client.HTTPSConnection("localhost", self.port, context=context, timeout=10)
+            made = http.client.HTTPSConnection("localhost", self.port, context=context, timeout=30)
         else:
-            made = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            made = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(made):
             made.request(method, path, body, {"Host": f"{host}:{self.port}"} | (headers or {}))
             answer = made.getresponse()

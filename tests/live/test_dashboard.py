@@ -120,6 +120,10 @@ def test_person_logs_in_moves_the_threshold_and_sees_it_taken(site, dashboard, b
         wanted = settings_of(site)["local_threshold"]
         wait(lambda: in_force(dashboard) == wanted, "the gateway's taking it")
         visit.screenshot("dashboard-threshold")
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url("**/login")
+        page.goto(f"{dashboard.origin}/site/{SITE}")
+        assert "/login" in page.url, "the session is over on the server, too"
         assert visit.errors == [], "nothing of the page is against its own policy"
         assert visit.foreign_requests(f"localhost:{dashboard.port}") == []
 
@@ -154,6 +158,7 @@ def test_page_of_a_user_who_is_removed_ends(dashboard, browser):
     try:
         with Visit(browser) as visit:
             sign_in(visit, dashboard, "vera")
+            visit.page.wait_for_function("window.did_handshake")
             left = tuple(user for user in everybody.users if user.name != "vera")
             write_users(dashboard.users_file, Users(users=left, tokens=everybody.tokens))
             visit.page.wait_for_url("**/login**", timeout=25_000)
@@ -167,9 +172,10 @@ def test_metrics_are_in_the_table_and_count(dashboard):
         text = answer.read().decode()
     names = set(re.findall(r"^(ddnn_\w+)\{", text, re.M))
     assert names <= {*TABLE}
-    assert 'ddnn_dashboard_database_up{node="dashboard",site="_cloud"} 1.0' in text
-    assert 'ddnn_dashboard_sites{node="dashboard",site="_cloud"} 1.0' in text
-    assert f'ddnn_node_up{{member="gateway",node="dashboard",site="{SITE}"}} 1.0' in text
+    node = f'node="dashboard-{dashboard.port}"'
+    assert f'ddnn_dashboard_database_up{{{node},site="_cloud"}} 1.0' in text
+    assert f'ddnn_dashboard_sites{{{node},site="_cloud"}} 1.0' in text
+    assert f'ddnn_node_up{{member="gateway",{node},site="{SITE}"}} 1.0' in text
 
 
 def test_nothing_says_what_serves_here(dashboard):

@@ -6,8 +6,12 @@ import time
 
 import pytest
 
+from broker.mosquitto import free_port
 from ddnn import access, topics
-from tests.security.site import SITE, SecuredSite
+from ddnn.mqtt import Client
+from ddnn.processes import stop_children
+from ddnn.tls import TlsFiles
+from tests.security.site import HOST, SITE, SecuredSite, make_site
 from training.publish import publish_bundle
 
 #: Topic functions that name what no broker carries, or more than one topic.
@@ -34,6 +38,8 @@ def every_access():
     for name in ("publisher", "operator", "dashboard", "bridge"):
         yield name, getattr(access, name)(SITE)
     yield "cloud-0", access.worker("cloud-0", [SITE])
+    yield access.SHOWING, access.showing([SITE])
+    yield access.RECORDING, access.recording([SITE])
 
 
 def topic_functions():
@@ -65,12 +71,34 @@ def test_nobody_may_write_or_read_everything(who, may):
         assert topics.site_of(topic) == SITE or topic.startswith(("ddnn/_cloud/", "homeassistant/"))
 
 
+class SiteWithDashboard(SecuredSite):
+    def make(self):
+        return make_site(self.folder, dashboard=True)
+
+
 @pytest.mark.live
 def test_nodes_of_a_running_site_do_what_the_table_says_and_nothing_else(tmp_path):
     """Read off the broker's own log."""
-    with SecuredSite(tmp_path, extra="\nlog_type all\n") as site:
+    with SiteWithDashboard(tmp_path, extra="\nlog_type all\n") as site:
+        site.start(
+            "_cloud.dashboard", "dashboard", "--database", str(tmp_path / "decisions.db"),
+            "--http-port", str(free_port()),
+        )  # fmt: skip
         with site.nothing_lost():
             time.sleep(0.5)
+        recall = f"'{topics.recall(SITE)}'"
+        site.wait(lambda: recall in site.broker.log_path.read_text(), "the dashboard's recall", 60)
+        stop_children([site.children.pop("_cloud.dashboard")])
+        place = site.folder / "nodes" / "_cloud.dashboard"
+        shows = Client(HOST, site.broker.port, "any", tls=TlsFiles(
+            place / "ca.crt", place / "node.crt", place / "node.key"
+        ))  # fmt: skip
+        shows.start()
+        try:  # as a page does
+            shows.wait_connected(10)
+            shows.publish(topics.settings(SITE), b"{}", qos=1).wait_for_publish(5)
+        finally:
+            shows.stop()
         with site.client("publisher") as publisher:  # as `ddnn publish` and `ddnn retire` do
             for topic in (
                 topics.manifest(SITE),
@@ -92,11 +120,16 @@ def test_nodes_of_a_running_site_do_what_the_table_says_and_nothing_else(tmp_pat
         assert any(topics.matches(f, topic) for f in rights[who].writes), (who, topic)
     for who, topic in reads:
         assert any(topics.matches(f, of_site(topic)) for f in rights[who].reads), (who, topic)
-    for who in (f"{SITE}.device-0", f"{SITE}.gateway", "_cloud.cloud-0", f"{SITE}.publisher"):
+    for who in (
+        f"{SITE}.device-0", f"{SITE}.gateway", "_cloud.cloud-0", f"{SITE}.publisher",
+        "_cloud.dashboard", "_cloud.records",
+    ):  # fmt: skip
         for way, found in (("writes", writes), ("reads", reads)):
             there = {of_site(topic) for one, topic in found if one == who}
+            wide = {topic for one, topic in found if one == who}
             for allowed in getattr(rights[who], way):
                 used = any(topics.matches(allowed, topic) for topic in there)
+                used = used or any(topics.matches(topic, allowed) for topic in wide)
                 # For `ddnn doctor`, which does not run here.
                 assert used or "/check/" in allowed, f"{who} never {way} {allowed}: too wide"
 

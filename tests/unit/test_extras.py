@@ -74,6 +74,7 @@ def run_with_only(extra, *args):
         ("demo", "demo"),
         ("demo", "broker"),
         ("device", "doctor"),
+        ("dashboard", "top"),
         ("dashboard", "decisions"),
         ("admin", "pki"),
         ("admin", "site"),

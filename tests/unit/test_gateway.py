@@ -9,6 +9,7 @@ from ddnn.budget import Curve, CurvePoint
 from ddnn.journal import Ended, read
 from ddnn.message import Message, Publish
 from ddnn.tier import TierConfig
+from ddnn.tuning import Tuning
 from ddnn.wire import Flag, Kind
 from edge_gateway.gateway import Gateway, GatewayRules, Keep
 from tests.fakes import SURE, TAG, FakeSections
@@ -414,8 +415,10 @@ def test_threshold_outside_the_calibrated_range_is_refused_with_the_range():
     tune(made, local_threshold=0.95)
     assert made.tier.thresholds["local"] == 0.5
     assert "0.2 to 0.9" in made.notes()["settings"]
+    assert made.settings_in_force == Tuning()
     tune(made, local_threshold=0.85)
     assert made.tier.thresholds["local"] == 0.85
+    assert made.settings_in_force == Tuning(local_threshold=0.85)
     assert "settings" not in made.notes()
 
 
@@ -441,9 +444,11 @@ def test_settings_stay_over_a_change_of_bundle_unless_they_do_not_fit():
     tune(made, local_threshold=0.95)
     made.activate(FakeSections(tag=2), CLASSES, 0.0, WALL)
     assert made.tier.thresholds["local"] == 0.95
+    assert made.settings_in_force == Tuning(local_threshold=0.95)
     made.activate(FakeSections(tag=3), CLASSES, 0.0, WALL, curve())
     assert made.tier.thresholds["local"] == 0.5
     assert "settings" in made.notes()
+    assert made.settings_in_force == Tuning()
 
 
 # -- recall ------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_camera_that_was_never_heard_is_listed_as_such(site):
     made = Picture()
     tell(made, [site.active()])
     assert node(made, "device-5").why == "never heard"
-    assert any("Camera 5 has never been heard of" in text for text in texts(made))
+    assert any("Camera 4, Camera 5 has never been heard of" in text for text in texts(made))
 
 
 def test_node_whose_status_is_cleared_is_forgotten(picture, site):
@@ -187,7 +187,7 @@ def test_camera_is_missing_after_three_decisions_without_it_and_not_after_one(pi
     table = site.offer.manifest.missing
     assert missing.promised == table.without((1, 3)) is not None
     assert missing.complete == table.without(())
-    assert "Camera 3 is online, but its frames do not arrive" in texts(picture)
+    assert "Camera 1, Camera 3 is online, but its frames do not arrive" in texts(picture)
 
 
 def test_degraded_decisions_are_told_with_their_reason(picture, site):
@@ -325,7 +325,7 @@ def test_most_urgent_trouble_comes_first(picture, site):
 
 def test_same_words_of_several_nodes_are_said_once(picture, site):
     tell(picture, [site.status(f"device-{n}", notes={"trust": "no keys"}) for n in (0, 2)])
-    assert texts(picture) == ["2 nodes its trusted keys: no keys (Camera 0, Camera 2)"]
+    assert texts(picture) == ["Camera 0, Camera 2 its trusted keys: no keys"]
 
 
 def test_ledger_is_kept_whole(picture, site):

@@ -252,6 +252,7 @@ def test_pages_hold_each_wanted_decision_once_newest_first(filled, monkeypatch, 
     assert walk(filled, limit=90, **filters)[0] == expected
     # The same where a page may look at a few decisions only.
     monkeypatch.setattr(store_module, "MAX_SCANNED", 70)
+    monkeypatch.setattr(store_module, "SCANNED_FIRST", 30)
     slots, pages = walk(filled, limit=90, **filters)
     assert slots == expected
     assert pages < 30
@@ -300,7 +301,7 @@ def test_buckets_of_any_length_count_the_same(filled):
             sum(each.missing.get(3, 0) for each in found),
         )
 
-    assert total(300) == total(3600) == total(86_400) == total(7) == total(1)
+    assert total(300) == total(3600) == total(86_400) == total(60) == total(7) == total(1)
     assert total(300)[:3] == (900, 100, 36_000)
     assert [each.start_s for each in filled.buckets("s1", 0, 100, 30)] == [0, 30, 60, 90]
 
@@ -308,8 +309,8 @@ def test_buckets_of_any_length_count_the_same(filled):
 def test_too_many_or_too_long_buckets_are_refused(filled):
     with pytest.raises(ConfigError, match="too many"):
         filled.buckets("s1", 0, 1e9, 300)
-    with pytest.raises(ConfigError, match="multiples of 300"):
-        filled.buckets("s1", 0, 86_400, 60)
+    with pytest.raises(ConfigError, match="whole minutes"):
+        filled.buckets("s1", 0, 86_400, 30)
     with pytest.raises(ConfigError, match="not empty"):
         filled.buckets("s1", 10, 10, 60)
 

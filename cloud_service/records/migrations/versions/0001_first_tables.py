@@ -45,6 +45,13 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_decisions_time", "decisions", ["site_id", "time_us", "slot"])
+    op.create_index(
+        "ix_decisions_degraded",
+        "decisions",
+        ["site_id", "time_us", "slot"],
+        sqlite_where=sa.text("degraded IS NOT NULL"),
+        postgresql_where=sa.text("degraded IS NOT NULL"),
+    )
     op.create_table(
         "tallies",
         sa.Column("site_id", sa.Integer, nullable=False),
