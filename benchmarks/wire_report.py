@@ -86,7 +86,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     for row in plain:
         if marker := marks.get(row["name"]):
             at = row["cameras"]["wire_bytes"], 100 * row["accuracy"]
-            axes.plot(*at, marker, color="#D55E00", label=row["name"])
+            colour = "#0072B2" if row["name"].startswith("ours") else "#D55E00"
+            axes.plot(*at, marker, color=colour, label=row["name"])
     for row in results["delayed"][:1]:
         at = row["cameras"]["wire_bytes"], 100 * row["accuracy"]
         axes.plot(*at, "*", markersize=13, color="#009E73", label="ours, 1 s of delay")
