@@ -233,7 +233,8 @@ def render(results: dict[str, Any]) -> str:
     parts.append(
         f"- the gateway's rate is {share:.2f} of the bare subscriber's (target {SHARE})\n"
         f"- one processor is good for about {1e6 / single / 6:,.0f} decisions per second of six "
-        f"cameras, {1e6 / several / 6:,.0f} with {TOGETHER} slots in a message\n- memory of a site's gateway: {results['memory_mb']:.0f} MB"
+        f"cameras, {1e6 / several / 6:,.0f} with {TOGETHER} slots in a message\n"
+        f"- memory of a site's gateway: {results['memory_mb']:.0f} MB"
     )
     return "\n\n".join([*parts, machine_line()])
 
