@@ -93,21 +93,30 @@ class Capture:
             except TimeoutError:
                 continue
             # On a loopback each packet is seen leaving and arriving.
-            if address[2] != _OUTGOING and head[9] == _TCP:
-                self._count(head)
+            if address[2] != _OUTGOING and (packet := read(head, self._port, time.time())):
+                self.packets.append(packet)
 
-    def _count(self, head: bytes) -> None:
-        ip_header = (head[0] & 0x0F) * 4
-        source, destination = struct.unpack_from("!HH", head, ip_header)
-        if self._port not in (source, destination):
-            return
-        ip_bytes = struct.unpack_from("!H", head, 2)[0]
-        headers = ip_header + (head[ip_header + 12] >> 4) * 4
-        data = ip_bytes - headers
-        # Segments that the kernel would have left to a network card to cut.
-        extra = max(0, -(-data // (MTU - headers)) - 1)
-        client = destination if source == self._port else source
-        self.packets.append(Packet(time.time(), client, ip_bytes + extra * headers, data))
+
+def read(head: bytes, port: int, at: float) -> Packet | None:
+    """The beginning of an IPv4 packet -> what is counted; None: it is not the broker's.
+
+    Args:
+        head: IP and TCP headers at least.
+        port: the broker's.
+    """
+    if head[9] != _TCP:
+        return None
+    ip_header = (head[0] & 0x0F) * 4
+    source, destination = struct.unpack_from("!HH", head, ip_header)
+    if port not in (source, destination):
+        return None
+    ip_bytes = struct.unpack_from("!H", head, 2)[0]
+    headers = ip_header + (head[ip_header + 12] >> 4) * 4
+    data = ip_bytes - headers
+    # Segments that the kernel would have left to a network card to cut.
+    extra = max(0, -(-data // (MTU - headers)) - 1)
+    client = destination if source == port else source
+    return Packet(at, client, ip_bytes + extra * headers, data)
 
 
 def port_of(pid: int, broker_port: int) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ddnn import topics, wire
+from ddnn import summaries, topics, wire
 from ddnn.bundle import Bundle
 from ddnn.evaluate import Evaluator
 from ddnn.wire import Flag, Kind
@@ -87,27 +87,41 @@ def connect(port: int, client_id: str) -> socket.socket:
 
 
 def send(
-    port: int, site: str, tag: int, data: Recorded, rate: float, seconds: float, period_s: float
+    port: int,
+    site: str,
+    tag: int,
+    data: Recorded,
+    rate: float,
+    seconds: float,
+    period_s: float,
+    together: int = 1,
 ) -> int:
-    """Send `rate` slots a second of one site from the present one on; how many messages.
+    """Send `rate` slots a second of one site from the present one on; how many summaries.
 
     Slots follow each other; with a rate under 1 / period they fall behind the clock.
+
+    Args:
+        together: slots in a message.
     """
-    slots = int(rate * seconds)
+    groups = int(rate * seconds / together)
     first = int(time.time() / period_s)
     names = [topics.summary(site, camera) for camera in range(data.cameras)]
-    packets = [
-        b"".join(
-            publish_packet(names[camera], data.payload(slot, camera, tag))
-            for camera in range(data.cameras)
+
+    def packet(group: int) -> bytes:
+        slots = range(first + group * together, first + (group + 1) * together)
+        return b"".join(
+            publish_packet(
+                name, summaries.join([data.payload(slot, camera, tag) for slot in slots])
+            )
+            for camera, name in enumerate(names)
         )
-        for slot in range(first, first + slots)
-    ]
+
+    packets = [packet(group) for group in range(groups)]
     with connect(port, f"{site}-generator") as sock:
         began = time.monotonic()
         for number, packet in enumerate(packets):
-            wait_s = began + number / rate - time.monotonic()
+            wait_s = began + number * together / rate - time.monotonic()
             if wait_s > 0:
                 time.sleep(wait_s)
             sock.sendall(packet)
-    return slots * data.cameras
+    return groups * together * data.cameras

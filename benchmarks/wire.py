@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 from benchmarks import packets
 from benchmarks.offload import Offload, Sender, accuracy, choose_quality, through
 from benchmarks.packets import Capture, Packet, in_own_network
-from benchmarks.pages import BENCH, ROOT, keep, machine_line, table, write_block
+from benchmarks.pages import BENCH, ROOT, keep, write_block
 from benchmarks.site import SITE, WAITS, BenchSite
+from benchmarks.wire_report import plot, render
 from ddnn import topics, wire
 from ddnn.bundle import Bundle
 from ddnn.evaluate import Evaluator
@@ -50,8 +51,8 @@ BETWEEN = 10
 #: Shares of frames that leave at the local exit, for which thresholds are measured.
 LOCAL_SHARES = (0.0, 0.3, 0.6, 0.85)
 OFFLOADS = ("raw", "JPEG", "WebP")
-#: Targets: so many times less than raw, the same with a second of delay, than JPEG; payload.
-TARGETS = {"raw": 20.0, "raw_delayed": 60.0, "JPEG": 6.0, "payload": 18.0}
+#: Numbers that a site has for cameras: ours, and as many again for each offload.
+MAX_NUMBERS = 32
 
 
 class Part(NamedTuple):
@@ -286,96 +287,11 @@ def run(plan: Plan, only: int | None = None, **options: Any) -> list[dict[str, A
     return costs + ours
 
 
-def render(results: dict[str, Any]) -> str:
-    """The tables for docs/benchmarks.md."""
-    raw = {row["name"]: row for row in results["plain"]}["raw"]["cameras"]["wire_bytes"]
-    lines = []
-    for title, rows in results.items():
-        for row in rows if title in TITLES else ():
-            name = row["name"] + (f" (quality {row['quality']})" if row.get("quality") else "")
-            wire_bytes = row["cameras"]["wire_bytes"]
-            right = "" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %"
-            gateway = row.get("gateway", {}).get("wire_bytes", "")
-            lines.append(
-                [
-                    f"{name}{TITLES[title]}", f"**{raw / wire_bytes:.1f}**", str(wire_bytes),
-                    str(row["cameras"]["stream_bytes"]), str(row["payload_bytes"]), right,
-                    str(gateway),
-                ]
-            )  # fmt: skip
-    head = ["per camera and frame", "times less than raw", "on the wire", "MQTT (TLS)", "payload"]
-    head += ["accuracy", "gateway's link"]
-    return "\n\n".join(
-        [
-            table(head, lines),
-            f"Raw: {raw} bytes on the wire. The paper's formula for ours: "
-            f"{results['paper_bytes']:.1f} bytes of payload.",
-            f"Feature bits coded by their probabilities on the training part would take "
-            f"{100 * results['coded_features']:.0f} % of their bytes, scores "
-            f"{100 * results['coded_scores']:.0f} %: not done, see below.",
-            "\n".join(judge(results)),
-            machine_line(),
-        ]
-    )
-
-
-def judge(results: dict[str, Any]) -> list[str]:
-    """Each target and what was reached."""
-    rows = {row["name"]: row for row in results["plain"]}
-    delayed = {row["name"]: row for row in results["delayed"]}
-    ours, raw = rows["ours"], rows["raw"]["cameras"]["wire_bytes"]
-    wire_bytes = ours["cameras"]["wire_bytes"]
-    said = [("raw / ours, one message per frame", raw / wire_bytes, TARGETS["raw"], True)]
-    least = delayed["ours"]["cameras"]["wire_bytes"]
-    said.append(("raw / ours, one second of delay", raw / least, TARGETS["raw_delayed"], True))
-    jpeg = rows["JPEG"]["cameras"]["wire_bytes"]
-    said.append(("JPEG / ours, one message per frame", jpeg / wire_bytes, TARGETS["JPEG"], True))
-    said.append(("JPEG / ours, one second of delay", jpeg / least, TARGETS["JPEG"], True))
-    said.append(("payload, bytes", ours["payload_bytes"], TARGETS["payload"], False))
-    return [
-        f"- {what}: {value:.1f} (target {'at least' if more else 'at most'} {target:g}) "
-        f"{'reached' if (value >= target) == more or value == target else 'not reached'}"
-        for what, value, target, more in said
-    ]
-
-
-TITLES = {"plain": "", "tls": ", TLS", "delayed": ", 1 s of delay", "delayed_tls": ", 1 s, TLS"}
-
-
-def plot(results: dict[str, Any], path: Path) -> None:
-    """Accuracy against bytes on the wire."""
-    import matplotlib  # slow to import
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.5))
-    plain = [row for row in results["plain"] if row["accuracy"] is not None]
-    line = sorted(
-        (row["cameras"]["wire_bytes"], 100 * row["accuracy"])
-        for row in plain
-        if "quality" not in row and "gate" not in row["name"]
-    )
-    axes.plot(*zip(*line, strict=True), "o-", color="#0072B2", label="ours, by threshold")
-    marks = {"ours, gate": "v", "raw": "s", "JPEG": "D", "WebP": "^"}
-    for row in plain:
-        if marker := marks.get(row["name"]):
-            at = row["cameras"]["wire_bytes"], 100 * row["accuracy"]
-            axes.plot(*at, marker, color="#D55E00", label=row["name"])
-    for row in results["delayed"][:1]:
-        at = row["cameras"]["wire_bytes"], 100 * row["accuracy"]
-        axes.plot(*at, "*", markersize=13, color="#009E73", label="ours, 1 s of delay")
-    axes.set(xscale="log", xlabel="bytes on the wire per camera and frame", ylabel="accuracy, %")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
 def report(arguments: argparse.Namespace) -> None:
     """Measure, print, keep."""
     data, bundle = prepare(arguments.data, arguments.split, ROOT / "build/bench/wire")
+    if data.cameras * (1 + len(OFFLOADS)) > MAX_NUMBERS:
+        raise SystemExit(f"{data.cameras} cameras are too many to play the other systems as well")
     plan = make_plan(data, bundle, arguments.samples)
     local = float(np.mean(Evaluator(bundle).evaluate(plan.test.images, plan.test.present).exit
                           == "local"))  # fmt: skip

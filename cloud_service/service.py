@@ -108,7 +108,11 @@ class CloudSettings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CloudService:
-    """Runs one worker until `stop` is set."""
+    """Runs one worker until `stop` is set.
+
+    Attributes:
+        answering: how it is doing (`stats`).
+    """
 
     def __init__(self, settings: CloudSettings, stop: threading.Event) -> None:
         check_keys(settings)

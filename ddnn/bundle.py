@@ -34,6 +34,7 @@ Everything here takes bytes and returns values; files are in `ddnn.store`.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -232,6 +233,7 @@ class Bundle(msgspec.Struct, frozen=True):
         return tag(self.payload)
 
 
+@functools.lru_cache(maxsize=16)  # asked for several times a second, of one or two manifests
 def bundle_id(payload: bytes) -> str:
     """SHA-256 of a manifest's canonical bytes, 64 hex digits."""
     return hashlib.sha256(payload).hexdigest()

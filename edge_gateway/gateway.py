@@ -807,7 +807,7 @@ class Gateway:
         return effects + self._send_decisions(now)
 
     def _send_decisions(self, now: float) -> list[Effect]:
-        if not self.connected:
+        if not self.connected or not self.outbox.waiting:
             return []
         topic = topics.decision(self.rules.site)
         # Once it has one, the client keeps it until it is acknowledged, over reconnects.

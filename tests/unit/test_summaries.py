@@ -293,6 +293,18 @@ def test_message_cut_at_any_byte_changes_nothing_but_a_counter(length):
     assert set(counts) == {"malformed"}
 
 
+@given(st.dictionaries(st.integers(0, len(several()) - 1), st.integers(0, 255), max_size=3))
+def test_message_with_any_bytes_changed_raises_nothing_and_the_ledger_balances(changes):
+    made = gateway(summary_delay_s=4.0)
+    payload = bytes(changes.get(n, byte) for n, byte in enumerate(several()))
+    take(made, "s/s/0", payload)
+    for n in (1, 2):
+        take(made, f"s/s/{n}", several())
+    ledger = made.ledger()
+    ended = sum(ledger.get(name, 0) for name in ("decided", "degraded", "expired"))
+    assert ledger["opened"] == ended + ledger["open"]
+
+
 def test_slots_outside_of_the_window_are_not_opened():
     made = gateway(summary_delay_s=4.0, window_s=2.0)
     take(made, "s/s/0", several(8), wall=SLOT + 0.5)
