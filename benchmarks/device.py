@@ -175,6 +175,8 @@ def as_process(seconds: float, film: Path | None, folder: Path) -> dict[str, flo
         broker.start()
         client = Client(broker.host, broker.port, "bench")
         client.subscribe(topics.summary(SITE, 0), lambda _: first.set())
+        said: list[bytes] = []
+        client.subscribe(topics.status(SITE, "device-0"), lambda m: said.append(m.payload))
         client.start()
         client.wait_connected(START_TIMEOUT_S)
         publish_bundle(client, SITE, read_folder(BUNDLE), START_TIMEOUT_S)
@@ -201,7 +203,8 @@ def as_process(seconds: float, film: Path | None, folder: Path) -> dict[str, flo
         child = start_child([*command, "--source", source], env, folder / "agent.log")
         children.append(child)
         if not first.wait(START_TIMEOUT_S):
-            raise SystemExit(f"no summary came:\n{(folder / 'agent.log').read_text()}")
+            log = (folder / "agent.log").read_text()
+            raise SystemExit(f"no summary came; it is {child.poll()}, said {said[-1:]}:\n{log}")
         first_s = time.monotonic() - began
         time.sleep(WARM_UP_S)
         pid = child.pid
