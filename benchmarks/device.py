@@ -29,7 +29,7 @@ import numpy as np
 
 from broker.mosquitto import LocalBroker
 from ddnn import topics
-from ddnn.mqtt import Client
+from ddnn.mqtt import Client, Message
 from ddnn.processes import start_child, stop_children
 from ddnn.store import read_folder
 from device_agent.agent import Agent
@@ -175,6 +175,15 @@ def as_process(seconds: float, film: Path | None, folder: Path) -> dict[str, flo
         broker.start()
         client = Client(broker.host, broker.port, "bench")
         client.subscribe(topics.summary(SITE, 0), lambda _: first.set())
+        said: list[bytes] = []
+        ready = threading.Event()
+
+        def on_status(message: Message) -> None:
+            said.append(message.payload)
+            if b'"bundle"' in message.payload:
+                ready.set()
+
+        client.subscribe(topics.status(SITE, "device-0"), on_status)
         client.start()
         client.wait_connected(START_TIMEOUT_S)
         publish_bundle(client, SITE, read_folder(BUNDLE), START_TIMEOUT_S)
@@ -183,15 +192,13 @@ def as_process(seconds: float, film: Path | None, folder: Path) -> dict[str, flo
         command += ["--period-s", str(PERIOD_S), "--store", str(folder / "store")]
         if film is None:
             source = f"replay:{folder / 'replay.npz'}"
-            count = int((seconds + WARM_UP_S + 30) / PERIOD_S)
+            count = int((seconds + WARM_UP_S + 5) / PERIOD_S)
             images = np.random.default_rng(0).integers(0, 256, (count, 1, 32, 32, 3))
             np.savez(
                 folder / "replay.npz",
                 images=images.astype(np.uint8),
                 present=np.ones((count, 1), bool),
             )
-            start = int(time.time() / PERIOD_S)
-            client.publish(topics.replay(SITE), b'{"first_slot":%d}' % start, qos=1, retain=True)
         else:
             source = f"file:{film}"
             command += ["--loop", "true", "--gate", "true", "--region", json.dumps(REGION)]
@@ -200,8 +207,12 @@ def as_process(seconds: float, film: Path | None, folder: Path) -> dict[str, flo
         env = as_deployed(folder.parent / "compiled")
         child = start_child([*command, "--source", source], env, folder / "agent.log")
         children.append(child)
+        if film is None and ready.wait(START_TIMEOUT_S):
+            start = int(time.time() / PERIOD_S)
+            client.publish(topics.replay(SITE), b'{"first_slot":%d}' % start, qos=1, retain=True)
         if not first.wait(START_TIMEOUT_S):
-            raise SystemExit(f"no summary came:\n{(folder / 'agent.log').read_text()}")
+            log = (folder / "agent.log").read_text()
+            raise SystemExit(f"no summary came; it is {child.poll()}, said {said[-1:]}:\n{log}")
         first_s = time.monotonic() - began
         time.sleep(WARM_UP_S)
         pid = child.pid

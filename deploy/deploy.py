@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
-from pyinfra import config, host
+from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.facts.files import Directory, Link
 from pyinfra.facts.server import Arch, Command
@@ -118,9 +118,9 @@ def deploy() -> None:
 def put_version(version: str, tar: bytes) -> None:
     """Unpack a version's files; keys among them are at no moment to be read by others."""
     folder = f"{TARGET}/versions/{version}"
-    # What pyinfra uploads lies in its temporary folder first, as a file that all may read.
-    config.TEMP_DIR = f"/tmp/ddnn-{uuid4().hex}"
-    server.shell(name="Private folder", commands=[f"mkdir -m 700 {config.TEMP_DIR}"])
+    # What pyinfra uploads lies in a temporary folder first, as a file that all may read.
+    private = f"/tmp/ddnn-{uuid4().hex}"
+    server.shell(name="Private folder", commands=[f"mkdir -m 700 {private}"])
     server.shell(
         name="Folders",
         commands=[
@@ -131,14 +131,14 @@ def put_version(version: str, tar: bytes) -> None:
     )
     files.put(
         name="Files", src=io.BytesIO(tar), dest=f"{TARGET}/incoming/version.tar", mode="600",
-        _sudo=True,
+        _sudo=True, _temp_dir=private,
     )  # fmt: skip
     server.shell(
         name="Version",
         commands=[
             f"tar -x --same-owner --same-permissions -C {folder}.new "
             f"-f {TARGET}/incoming/version.tar && chmod 755 {folder}.new && rm -rf {folder} && "
-            f"mv -T {folder}.new {folder} && rm -rf {TARGET}/incoming {config.TEMP_DIR}"
+            f"mv -T {folder}.new {folder} && rm -rf {TARGET}/incoming {private}"
         ],
         _sudo=True,
     )

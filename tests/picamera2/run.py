@@ -91,6 +91,8 @@ def run_agent(root, folder):
         publish_bundle(client, SITE, read_folder(REPOSITORY / "models" / "reference"), 10)
         args = ["-m", "ddnn", "device", "--site", SITE, "--camera", "0", "--broker", broker.host]
         args += ["--port", str(broker.port), "--source", "picamera2:0"]
+        # The virtual camera says of a picture when it was asked for it, some pictures before.
+        args += ["--frame-age-s", "2"]
         log = folder / "agent.log"
         agent = start_child(command(root, *args), ENVIRONMENT, log)
         begin = time.monotonic()
