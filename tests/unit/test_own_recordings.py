@@ -313,3 +313,24 @@ def test_report_names_the_camera_that_matters_and_what_is_short(folder):
     assert "From 20 to 40 slots the accuracy rose by 20 points" in said
     assert "1000 recorded slots are not labelled" in said
     assert "only 30 slots of" in said
+
+
+def test_site_of_one_camera_gets_a_report_too(tmp_path):
+    folder = labelled_folder(tmp_path / "set", cameras=1, absent=0.0)
+    bundle = bundle_of(cameras=1)
+    data = load(folder)
+    renamed = data.__class__(**{**data.__dict__, "classes": bundle.manifest.classes})
+    (camera,) = find(bundle, renamed).cameras
+    assert camera.share == 1.0
+    assert camera.without == 0.0
+
+
+def test_class_that_the_test_does_not_have_is_said_to_be_untested(folder):
+    bundle = bundle_of()
+    data = load(folder)
+    kept = data.test[data.labels[data.test] != 2]
+    some = data.__class__(**{**data.__dict__, "test": kept, "classes": bundle.manifest.classes})
+    found = find(bundle, some)
+    name = bundle.manifest.classes[2]
+    assert found.per_class[name] is None
+    assert f"No {name} is in the test" in " ".join(advice(found, days=5, unlabelled=0))
