@@ -13,8 +13,7 @@ from ddnn.store import write_folder
 from tests.browser import Visit, chromium
 from tests.label_page import Labelling, press, shown
 from tests.live.in_process import wait
-from tests.recordings import labelled_folder, slots_of
-from tests.unit.test_own_recordings import bundle_of
+from tests.recordings import labelled_folder, slots_of, small_bundle
 from training.labelling.suggest import suggestions
 from training.recorded.labels import LEFT_OUT, read_classes, read_labels
 from training.recorded.views import read_views
@@ -99,7 +98,7 @@ def test_held_and_fast_keys_label_nothing_unseen(browser, folder):
 def test_suggestions_come_most_uncertain_first_and_filters_narrow_the_slots(
     browser, tmp_path, folder
 ):
-    bundle = bundle_of(cameras=3)
+    bundle = small_bundle(cameras=3)
     (folder / "classes.txt").write_text("".join(f"{c}\n" for c in bundle.manifest.classes))
     write_folder(tmp_path / "bundle", bundle)
     with (
