@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from device_agent.recording import Shelf, png
+from tests.arm64.bundles import random_bundle
 from training.recorded.labels import CLASSES as CLASS_FILE
 from training.recorded.labels import HEADER, LABELS
 from training.recorded.views import PICTURES, gather, write_views
@@ -59,3 +60,9 @@ def labelled_folder(folder, count=90, cameras=2, classes=CLASSES, **how):
     rows = (f"{slot},{label},\n" for slot, label in zip(slots, labels, strict=True))
     (folder / LABELS).write_text(HEADER + "".join(rows))
     return folder
+
+
+def small_bundle(cameras=2, size=16, seed=1):
+    """A bundle of random weights for such pictures; its classes are others."""
+    everybody = (tuple(range(cameras)),)
+    return random_bundle(seed, (size, size, 3), (4,), everybody, (8,), (8,), "CC")

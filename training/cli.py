@@ -133,7 +133,6 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument(
     "folder",
     required=False,
-    is_eager=True,
     callback=take_folder,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )

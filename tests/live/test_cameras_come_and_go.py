@@ -1,11 +1,14 @@
 """A camera is added to a running site, and another is replaced; the site decides all the while."""
 
+import time
+
 import pytest
 
+from ddnn import topics, wire
 from tests.arm64.bundles import random_bundle
 from tests.bundles import with_version
-from tests.live.in_process import wait
-from tests.live.live_site import LiveSite, write_pictures
+from tests.live.in_process import SITE, wait
+from tests.live.live_site import PERIOD_S, LiveSite, write_pictures
 from tests.recordings import CLASSES
 from training.recorded.sources import fetch
 from training.recorded.views import PICTURES, gather
@@ -28,7 +31,15 @@ def bundle_of(cameras, version):
 
 def test_site_decides_every_slot_while_a_camera_is_added_and_another_replaced(tmp_path, pictures):
     two, three = bundle_of(2, 1), bundle_of(3, 2)
+    reported = set()
+
+    def on_summary(message):
+        slot = wire.decode(message.payload).slot
+        reported.add(wire.unwrap_slot(slot, int(time.time() / PERIOD_S)))
+
     with LiveSite(tmp_path) as site:
+        for camera in range(3):
+            site.client.subscribe(topics.summary(SITE, camera), on_summary)
         site.publish(two)
         site.start_upper()
         for camera in (0, 1):
@@ -52,7 +63,9 @@ def test_site_decides_every_slot_while_a_camera_is_added_and_another_replaced(tm
         assert site.observer.repeats == 0
         wait(lambda: site.observer.ledger.get("decided", 0) >= len(slots) - 20, "the ledger")
         assert site.observer.ledger.get("expired", 0) == 0
-    assert slots == list(range(slots[0], slots[-1] + 1)), "no slot is left out"
+    # (Of a machine that is too slow for it a slot may have no view at all.)
+    assert slots == sorted(slot for slot in reported if slots[0] <= slot <= slots[-1])
+    assert len(slots) > 20
 
 
 def test_new_camera_that_is_on_before_its_bundle_records_and_holds_up_nothing(tmp_path, pictures):
@@ -78,6 +91,15 @@ def test_new_camera_that_is_on_before_its_bundle_records_and_holds_up_nothing(tm
     slots = [int(path.parent.name) for path in recordings.glob("*/*/2.png")]
     assert all(slot % 2 == 0 for slot in slots)
     assert {v.width for v in gather_from(recordings, tmp_path / "set")} == {16}
+
+
+def test_camera_whose_broker_is_not_there_records_all_the_same(tmp_path, pictures):
+    recordings = tmp_path / "recordings"
+    with LiveSite(tmp_path) as site:
+        site.broker.stop()
+        site.start_camera(0, pictures[0], record_dir=str(recordings), record_every=1)
+        wait(lambda: len(list(recordings.glob("*/*/0.png"))) >= 3, "its recordings")
+    assert {v.width for v in gather_from(recordings, tmp_path / "set")} == {32}
 
 
 def gather_from(recordings, folder):

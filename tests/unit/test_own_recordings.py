@@ -14,8 +14,8 @@ from PIL import Image
 from ddnn.cli import main
 from ddnn.errors import DataError
 from ddnn.store import write_folder
-from tests.arm64.bundles import random_bundle
-from tests.recordings import CLASSES, labelled_folder, slots_of
+from tests.recordings import CLASSES, labelled_folder, slots_of, small_bundle
+from training.cli import train
 from training.comparing import compare, mcnemar, wilson
 from training.datasets.base import split_validation
 from training.datasets.load import load
@@ -23,6 +23,7 @@ from training.evaluate import evaluate_samples, samples_for, verdict
 from training.labelling.suggest import suggestions
 from training.own.defaults import defaults
 from training.own.findings import advice, find
+from training.preset import preset
 from training.recorded.images import load_pictures
 from training.recorded.labels import LEFT_OUT, Labels
 from training.recorded.split import by_time
@@ -32,11 +33,6 @@ from training.recorded.views import gather, read_views, write_views
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return labelled_folder(tmp_path_factory.mktemp("set") / "yard")
-
-
-def bundle_of(cameras=2, size=16, seed=1):
-    everybody = (tuple(range(cameras)),)
-    return random_bundle(seed, (size, size, 3), (4,), everybody, (8,), (8,), "CC")
 
 
 # -- by time -----------------------------------------------------------------------------------
@@ -185,6 +181,28 @@ def test_few_samples_are_shown_more_often():
     assert (few["filters"], many["filters"]) == ("4", "4,8")
 
 
+def options(*arguments):
+    """What `ddnn train` makes of these arguments."""
+    with train.make_context("train", [str(a) for a in arguments]) as context:
+        return context.params
+
+
+def test_folders_defaults_give_way_to_presets_and_options(folder, monkeypatch):
+    monkeypatch.setattr("training.own.defaults.TWO_BLOCKS_PX", 16)
+    chosen = options(folder, "--site", "yard")
+    assert chosen["data"] == str(folder)
+    assert (chosen["out"], chosen["run_dir"]) == (folder / "bundle", folder / "runs")
+    assert chosen["epochs"] == defaults(90, 16)["epochs"]
+    assert chosen["patience"] == 25
+    assert chosen["filters"] == (4, 8)
+    name = "c-devices-cloud"
+    assert preset(name).network["device_filters"] == (4,)
+    for arguments in ((folder, "--preset", name), ("--preset", name, folder)):
+        chosen = options(*arguments, "--epochs", "3")
+        assert chosen["filters"] == (4,)
+        assert (chosen["epochs"], chosen["batch"]) == (3, defaults(90, 16)["batch"])
+
+
 # -- statistics ----------------------------------------------------------------------------------
 
 
@@ -227,7 +245,7 @@ def test_two_bundles_that_differ_by_chance_are_not_told_apart():
 
 
 def test_evaluation_of_a_folder_is_the_engines_and_counts_every_sample(folder):
-    bundle = bundle_of()
+    bundle = small_bundle()
     classes = bundle.manifest.classes
     data = load(folder)
     renamed = data.__class__(**{**data.__dict__, "classes": classes})
@@ -263,7 +281,7 @@ def relabelled(folder, tmp_path, classes):
 def test_bundles_of_other_cameras_and_picture_sizes_are_compared_on_the_same_samples(
     folder, tmp_path
 ):
-    small, large = bundle_of(2, 16), bundle_of(1, 32, seed=2)
+    small, large = small_bundle(2, 16), small_bundle(1, 32, seed=2)
     own = relabelled(folder, tmp_path, small.manifest.classes)
     assert np.array_equal(
         samples_for(small, str(own), None, "test").chosen,
@@ -285,14 +303,14 @@ def test_bundles_of_other_cameras_and_picture_sizes_are_compared_on_the_same_sam
 
 
 def test_labels_that_the_bundle_does_not_know_are_named(folder, tmp_path):
-    write_folder(tmp_path / "a", bundle_of())
+    write_folder(tmp_path / "a", small_bundle())
     result = CliRunner().invoke(main, ["evaluate", str(tmp_path / "a"), str(folder)])
     assert result.exit_code == 1
     assert "has labels cross, disc, ring" in result.output
 
 
 def test_suggestions_are_the_bundles_answers_and_more_cameras_do_no_harm(folder):
-    bundle = bundle_of(cameras=1)
+    bundle = small_bundle(cameras=1)
     views = read_views(folder)
     slots = slots_of(90)
     said = suggestions(bundle, folder, views, slots)
@@ -303,7 +321,7 @@ def test_suggestions_are_the_bundles_answers_and_more_cameras_do_no_harm(folder)
 
 def test_report_names_the_camera_that_matters_and_what_is_short(folder):
     data = load(folder)
-    bundle = bundle_of()
+    bundle = small_bundle()
     renamed = data.__class__(**{**data.__dict__, "classes": bundle.manifest.classes})
     found = find(bundle, renamed, curve=[(20, 0.4), (40, 0.6)])
     assert [c.camera for c in found.cameras] == [0, 1]
@@ -313,3 +331,24 @@ def test_report_names_the_camera_that_matters_and_what_is_short(folder):
     assert "From 20 to 40 slots the accuracy rose by 20 points" in said
     assert "1000 recorded slots are not labelled" in said
     assert "only 30 slots of" in said
+
+
+def test_site_of_one_camera_gets_a_report_too(tmp_path):
+    folder = labelled_folder(tmp_path / "set", cameras=1, absent=0.0)
+    bundle = small_bundle(cameras=1)
+    data = load(folder)
+    renamed = data.__class__(**{**data.__dict__, "classes": bundle.manifest.classes})
+    (camera,) = find(bundle, renamed).cameras
+    assert camera.share == 1.0
+    assert camera.without == 0.0
+
+
+def test_class_that_the_test_does_not_have_is_said_to_be_untested(folder):
+    bundle = small_bundle()
+    data = load(folder)
+    kept = data.test[data.labels[data.test] != 2]
+    some = data.__class__(**{**data.__dict__, "test": kept, "classes": bundle.manifest.classes})
+    found = find(bundle, some)
+    name = bundle.manifest.classes[2]
+    assert found.per_class[name] is None
+    assert f"No {name} is in the test" in " ".join(advice(found, days=5, unlabelled=0))

@@ -42,13 +42,12 @@ def label(folder: Path, bundle: Path | None, suggest: bool, port: int, classes: 
 
     from training.labelling.board import Scenes
     from training.labelling.page import make_app
+    from training.labelling.suggest import Suggester
     from training.recorded.labels import Labels
     from training.recorded.views import read_views
 
     set_up_logging("warning")
     views = read_views(folder)
-    if bundle is None and (folder / OWN_BUNDLE).is_dir():
-        bundle = folder / OWN_BUNDLE
     with Labels(folder) as labels:
         for name in (classes or "").split(","):
             if name.strip() and name.strip() not in labels.classes:
@@ -56,19 +55,15 @@ def label(folder: Path, bundle: Path | None, suggest: bool, port: int, classes: 
         known = Scenes(views, {})
         if not known.slots:
             raise DataError(f"{folder} holds no pictures: `ddnn collect` brings them")
-        source = ""
-        if bundle is not None and suggest:
-            from ddnn.store import read_folder
-            from training.labelling.suggest import suggestions
-
-            loaded = read_folder(bundle)
-            source = f"{loaded.manifest.name}, version {loaded.manifest.version}"
-            click.echo(f"asking {source} about {len(known.slots)} slots")
-            known.suggestions = suggestions(loaded, folder, views, known.slots)
+        if suggest and (bundle or (folder / OWN_BUNDLE).is_dir()):
+            click.echo(f"asking {bundle or folder / OWN_BUNDLE} about {len(known.slots)} slots")
+        own = (bundle or folder / OWN_BUNDLE) if suggest else None
+        suggester = Suggester(own, folder, views, known)
+        suggester.load()
         listener = _listen(port)
         server = uvicorn.Server(
             uvicorn.Config(
-                make_app(folder, known, labels, source),
+                make_app(folder, known, labels, suggester),
                 log_level="warning",
                 timeout_graceful_shutdown=2,
             )

@@ -9,12 +9,13 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse
-from nicegui import events, ui
+from nicegui import events, run, ui
 
 from ddnn.errors import DdnnError
 from training.labelling.board import Board, Scenes
 from training.labelling.guard import LoopbackOnly
 from training.labelling.queue import is_doubtful, key_of
+from training.labelling.suggest import Suggester
 from training.recorded.labels import LEFT_OUT, Labels
 from training.recorded.views import View
 
@@ -56,12 +57,12 @@ SHOW = {
 ORDER = {"time": "in time", "uncertain": "uncertain first"}
 
 
-def make_app(folder: Path, scenes: Scenes, labels: Labels, source: str) -> FastAPI:
+def make_app(folder: Path, scenes: Scenes, labels: Labels, suggester: Suggester) -> FastAPI:
     """The page as an application.
 
     Args:
         folder: the data set.
-        source: of the suggestions, in words; empty: there are none.
+        suggester: asked for new suggestions whenever the page is loaded.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(LoopbackOnly)
@@ -84,8 +85,9 @@ def make_app(folder: Path, scenes: Scenes, labels: Labels, source: str) -> FastA
         )
 
     @ui.page("/")
-    def page() -> None:
-        _Page(folder.resolve().name, scenes, labels, source).build()
+    async def page() -> None:
+        await run.io_bound(suggester.refresh)
+        _Page(folder.resolve().name, scenes, labels, suggester.source).build()
 
     ui.run_with(
         app,

@@ -43,6 +43,9 @@ def defaults(samples: int, height: int) -> dict[str, Any]:
 def take_folder(ctx: click.Context, _param: click.Parameter, folder: Path | None) -> Path | None:
     """Make what fits the data the defaults of all other options.
 
+    click looks at it after what is eager (a preset, a run to resume: their values stay) and before
+    the options that were not given.
+
     Raises:
         DataError: the folder is no collected data set.
     """

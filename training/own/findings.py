@@ -183,14 +183,14 @@ def advice(findings: Findings, days: int, unlabelled: int) -> list[str]:
             said.append(
                 f"From {less} to {more} slots the accuracy changed by {100 * gain:+.0f} points: "
                 "more of the same will help little. Other days, other light, larger objects in the "
-                "picture (see `region`) may."
+                "picture (the setting region) may."
             )
     if findings.confusions:
         worst = findings.confusions[0]
         said.append(
             f"{worst.first} and {worst.second} are taken for each other most often "
             f"({worst.mistakes} of {worst.samples}): look whether their labels are right "
-            "(`ddnn label`, show: bundle disagrees), and record more of both."
+            "(ddnn label, show: bundle disagrees), and record more of both."
         )
     for camera in findings.cameras:
         if camera.share < SELDOM:
