@@ -173,7 +173,7 @@ class TrainOptions:
     batch: int = 32
     learning_rate: float = 3e-3
     camera_dropout: float = 0.2
-    local_masks: int = 2
+    local_masks: int = 0
     device_loss: float = 0.3
     distillation: float = 0.0
     shift_px: int = 1

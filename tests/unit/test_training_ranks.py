@@ -20,7 +20,9 @@ from training.options import TrainOptions  # noqa: E402
 from training.train import samples_of, step_loss  # noqa: E402
 
 DATA = tiny_set()
-OPTIONS = TrainOptions(batch=8, distillation=0.1, flip=True, recolour=0.5, colour=0.1)
+OPTIONS = TrainOptions(
+    batch=8, distillation=0.1, flip=True, recolour=0.5, colour=0.1, local_masks=2
+)
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 ROOT = Path(__file__).parents[2]
 

@@ -23,7 +23,7 @@ from training.options import TrainOptions  # noqa: E402
 from training.train import step_loss, train  # noqa: E402
 
 DATA = tiny_set()
-OPTIONS = TrainOptions(epochs=3, batch=8)
+OPTIONS = TrainOptions(epochs=3, batch=8, local_masks=1)
 SMALL = ("--filters", 2, "--edge-filters", 3, "--cloud-filters", 3, "--batch", 8)
 
 
@@ -105,7 +105,7 @@ def test_damaged_checkpoint_is_refused(tmp_path, damage):
 def test_checkpoint_of_other_samples_or_options_is_refused(tmp_path):
     checkpoint(tmp_path).save({})
     with pytest.raises(DdnnError, match="other samples or other options"):
-        checkpoint(tmp_path, TrainOptions(epochs=3, batch=8, seed=1)).load()
+        checkpoint(tmp_path, TrainOptions(epochs=3, batch=8, local_masks=1, seed=1)).load()
     with pytest.raises(DdnnError, match="other samples or other options"):
         checkpoint(tmp_path, data=tiny_set(seed=1)).load()
 
