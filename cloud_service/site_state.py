@@ -49,6 +49,8 @@ RECENT_S = 120.0
 FRAME_FRESH_S = 10.0
 #: A decision that arrives later than this after its slot was recalled, or is a backlog's.
 LIVE_WITHIN_S = 30.0
+#: A gateway waits a few seconds for its cloud; what comes later was asked for again.
+LATENCY_WITHIN_S = 10.0
 #: A camera is missing when it was in so many decisions in a row: one lost frame is normal.
 MISSING_IN_A_ROW = 3
 
@@ -77,9 +79,10 @@ class _Frame(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """What is kept of a decision for rates and percentiles."""
+    """What is kept of a decision for rates and percentiles; `time_s` is its slot's begin."""
 
     at_s: float
+    time_s: float
     exit: str | None
     degraded: bool
     payload_bytes: int
@@ -157,7 +160,7 @@ class SiteState:
             return False
         late_s = now_s - decision.time_s
         is_live = abs(late_s) <= LIVE_WITHIN_S
-        latency_ms = late_s * 1000 if is_live and late_s >= 0 else None
+        latency_ms = late_s * 1000 if 0 <= late_s <= LATENCY_WITHIN_S else None
         self._decisions.append(Seen(decision=decision, at_s=now_s, latency_ms=latency_ms))
         if not is_live:
             return True
@@ -166,6 +169,7 @@ class SiteState:
         self._recent.append(
             _Point(
                 now_s,
+                decision.time_s,
                 decision.exit,
                 decision.degraded is not None,
                 decision.payload_bytes,
@@ -275,7 +279,9 @@ class SiteState:
     def _recently(self, now_s: float) -> Recent:
         points = [point for point in self._recent if now_s - point.at_s <= RECENT_S]
         latencies = sorted(p.latency_ms for p in points if p.latency_ms is not None)
-        span_s = points[-1].at_s - points[0].at_s if len(points) > 1 else 0.0
+        # By the slots: what was asked for again comes all at once.
+        times = [point.time_s for point in points]
+        span_s = max(times) - min(times) if len(points) > 1 else 0.0
         return Recent(
             decided=len(points),
             per_s=(len(points) - 1) / span_s if span_s > 0 else None,

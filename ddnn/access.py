@@ -241,8 +241,10 @@ def showing(sites: Iterable[str]) -> Access:
     """
     sites = tuple(sites)
     check = topics.check(CLOUD, SHOWING)
-    reads = [topic for site in sites for topic in _consumer(site)]
+    reads: list[str] = []
     for site in sites:
+        # Each audit by itself is not shown, only what they estimate.
+        reads += [topic for topic in _consumer(site) if topic != topics.audit(site)]
         reads += [topics.settings(site), topics.summary_filter(site)]
     writes = (*map(topics.settings, sites), check)
     return Access(writes=writes, reads=(*dict.fromkeys(reads), check))

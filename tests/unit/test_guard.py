@@ -9,6 +9,7 @@ import time
 
 import pytest
 from argon2 import PasswordHasher
+from click.testing import CliRunner
 from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from cloud_service.guard.rules import Asked, Who
 from cloud_service.guard.sessions import MAX_SESSIONS, Sessions
 from cloud_service.guard.throttle import Throttle, network_of
 from cloud_service.guard.users import Users, UsersFile, make_token, make_user
+from ddnn.cli import main
 from ddnn.errors import ConfigError
 
 PASSWORD = "correct horse battery"
@@ -121,6 +123,65 @@ def test_token_is_known_again_and_no_other_is():
     assert made.text not in json.dumps(made.entry.sha256)
     for other in ("", made.text[:-1], made.entry.sha256, make_token("ci", "viewer").text):
         assert found.token(other) is None
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+def run(*args, **options):
+    return CliRunner().invoke(main, ["dashboard", *map(str, args)], **options)
+
+
+def test_people_and_programs_are_added_listed_and_removed(tmp_path):
+    path = tmp_path / "users.json"
+    where = ("--users", path)
+    typed = f"{PASSWORD}\n{PASSWORD}\n"
+    assert run("user", "add", "otto", "--role", "operator", *where, input=typed).exit_code == 0
+    made = run("token", "add", "ci", *where)
+    assert made.output.startswith("ddnn_")
+    found = users.read_users(path)
+    assert users.verify(found.user("otto"), PASSWORD)
+    assert found.token(made.output.strip()).role == "viewer"
+    assert run("user", "list", *where).output == "user   otto  operator\ntoken  ci  viewer\n"
+    assert run("token", "remove", "ci", *where).exit_code == 0
+    assert run("user", "remove", "otto", *where).exit_code == 0
+    assert users.read_users(path) == Users()
+
+
+def test_password_from_a_file_replaces_the_one_before_and_the_role(tmp_path, users_file):
+    secret = tmp_path / "password"
+    secret.write_text("another password\nnot this line")
+    added = run("user", "add", "vera", "--password-file", secret, "--users", users_file)
+    assert added.exit_code == 0
+    assert PASSWORD not in added.output
+    vera = users.read_users(users_file).user("vera")
+    assert users.verify(vera, "another password")
+    assert not users.verify(vera, PASSWORD)
+    assert len(users.read_users(users_file).users) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("user", "remove", "nobody"), "has no user"),
+        (("token", "remove", "nobody"), "has no token"),
+        (("user", "add", "a b", "--password-file", "PASSWORD"), "letter or digit"),
+        (("user", "add", "vera", "--password-file", "SHORT"), "10 to"),
+    ],
+)
+def test_mistake_in_a_command_is_a_sentence(tmp_path, users_file, args, said):
+    (tmp_path / "PASSWORD").write_text(PASSWORD)
+    (tmp_path / "SHORT").write_text("short")
+    args = [str(tmp_path / a) if a in ("PASSWORD", "SHORT") else a for a in args]
+    outcome = run(*args, "--users", users_file)
+    assert outcome.exit_code == 1
+    assert said in outcome.output
+    assert "Traceback" not in outcome.output
+
+
+def test_token_of_a_name_that_has_one_is_refused(tmp_path):
+    assert run("token", "add", "ci", "--users", tmp_path / "u").exit_code == 0
+    assert "remove it first" in run("token", "add", "ci", "--users", tmp_path / "u").output
 
 
 # -- sessions and throttles ------------------------------------------------------------------------
