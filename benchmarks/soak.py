@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,13 @@ def frames(
     return found, problems
 
 
+def wait(condition: Callable[[], bool]) -> None:
+    """Wait for it, but not for ever: what did not come in time is found by the checks."""
+    until = time.monotonic() + 20.0
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.1)
+
+
 def soak(minutes: float, folder: Path) -> tuple[dict[str, object], list[str]]:
     """Run it; the report and what is wrong."""
     warm_up_s = min(120.0, 0.2 * 60 * minutes)
@@ -190,12 +198,13 @@ def soak(minutes: float, folder: Path) -> tuple[dict[str, object], list[str]]:
         common += ["--period-s", str(PERIOD_S), "--store"]
         ddnn = [sys.executable, "-m", "ddnn"]
         env = as_deployed(folder / "compiled")
+        seen = Seen(client)
         gateway = start_child(
             [*ddnn, "gateway", *common, str(folder / "gateway")], env, folder / "gateway.log"
         )
         children.append(gateway)
-        time.sleep(3)  # so that it has the bundle before the first summary comes
-        seen = Seen(client)
+        # It has the bundle before the first summary comes.
+        wait(lambda: (s := seen.statuses.get("gateway")) is not None and s.bundle is not None)
         agent = start_child(
             [
                 *ddnn, "device", *common, str(folder / "device"), "--camera", "0", "--gate", "true",
@@ -226,7 +235,8 @@ def soak(minutes: float, folder: Path) -> tuple[dict[str, object], list[str]]:
         report: dict[str, object] = {name: s.summary() for name, s in watched.items()}
         problems = [p for name, s in watched.items() for p in wrong_with(name, s.summary())]
         stop_children([agent])
-        time.sleep(3)  # the last slot's decision, the last status
+        wait(lambda: seen.statuses["device-0"].state == "offline")
+        wait(lambda: seen.decided.keys() >= seen.summaries.keys())
         counts = seen.statuses["device-0"].counts
         sent, missing = counts.get("summaries_sent", 0), counts.get("views_missing", 0)
         load = sum(loads) / len(loads)
