@@ -84,7 +84,8 @@ def make_app(folder: Path, scenes: Scenes, labels: Labels, suggester: Suggester)
             region if region.is_file() else path, headers={"Cache-Control": "max-age=3600"}
         )
 
-    @ui.page("/")
+    # A new bundle may have thousands of slots to say something about.
+    @ui.page("/", response_timeout=600)
     async def page() -> None:
         await run.io_bound(suggester.refresh)
         _Page(folder.resolve().name, scenes, labels, suggester.source).build()
