@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ddnn import status, summaries, topics, tuning, wire
+from ddnn import summaries, topics, tuning, wire
 from ddnn.audit import Audit, EarlyExit
 from ddnn.audit import encode as encode_audit
 from ddnn.breaker import Breaker
@@ -33,18 +33,17 @@ from ddnn.budget import Curve, TrafficBudget
 from ddnn.clock import ClockMonitor
 from ddnn.decisions import describe, encode
 from ddnn.drift import Expected
-from ddnn.errors import ConfigError, WireError
+from ddnn.errors import ConfigError
 from ddnn.journal import Accepted, Ended, Memory, Record, Sent
 from ddnn.journal import encode as encode_record
 from ddnn.journal import read as read_journal
 from ddnn.message import Message, Publish
 from ddnn.outbox import Outbox
-from ddnn.place import Place, gateway_node
+from ddnn.place import Place
 from ddnn.tier import (
     Action,
     Decision,
     Escalate,
-    ExitName,
     Expired,
     Feed,
     NodeSections,
@@ -57,16 +56,15 @@ from ddnn.tier import (
 from ddnn.wire import Flag, Frame, Kind
 from edge_gateway.audits import AuditAction, AuditRules, Audits, Chosen, lacks_features
 from edge_gateway.engines import Engine, Engines
+from edge_gateway.frames import FrameReader, MemberFrame, decoded
 from edge_gateway.metrics import Tally
+from edge_gateway.presence import Presence
 from edge_gateway.probation import Probation
+from edge_gateway.recall import Recalls
 from edge_gateway.trial import Trial, TrialRules
 from edge_gateway.upward import upward
+from edge_gateway.wishes import as_calibrated, means_of
 
-#: Cloud workers whose availability is remembered: names come from the network.
-MAX_WORKERS = 1000
-#: Decisions sent again for one recall, and the shortest time between two of them.
-RECALL_LIMIT = 256
-RECALL_EVERY_S = 0.5
 #: Shortest time between two estimates.
 ESTIMATE_EVERY_S = 1.0
 #: The engine's counters that `Memory.counts` holds across restarts instead.
@@ -104,35 +102,6 @@ class Keep(NamedTuple):
 Effect = Publish | Keep
 
 
-class _Report(NamedTuple):
-    """One frame of a member, alone or out of a message with several.
-
-    Attributes:
-        number: of the node, in the topic.
-        slot: whole slot number.
-        payload: its bytes as if it had come alone.
-        head_bytes: what it cost beside its body.
-    """
-
-    topic: str
-    number: int
-    slot: int
-    frame: Frame
-    payload: bytes
-    head_bytes: int = wire.HEADER_BYTES
-
-
-class Recall(msgspec.Struct, frozen=True):
-    """A consumer's request on `ddnn/<site>/recall`: publish these slots' decisions again."""
-
-    from_slot: int
-    to_slot: int = 2**63 - 1
-
-
-#: Made once: see `ddnn.bundle`.
-_RECALL = msgspec.json.Decoder(Recall)
-
-
 class Gateway:
     """One site's gateway.
 
@@ -158,7 +127,6 @@ class Gateway:
         self.tally = Tally()
         self.trial: Trial | None = None
         self.probation: Probation | None = None
-        self.settings_refused: str | None = None
         self.settings_in_force = tuning.Tuning()
         self.connected = False
         self._frame_topics = tuple(f"{rules.site}/{letter}/" for letter in "sfSF")
@@ -179,11 +147,13 @@ class Gateway:
         self.audits = Audits(rules.site, rules.period_s, rules.audits, self.counts)
         self._next_estimate = 0.0
         self._tuning = tuning.Tuning()
+        self._refused: str | None = None
+        self._misfit: str | None = None
         self._budget: TrafficBudget | None = None
         self._received_bytes = 0
-        self._reports: dict[str, tuple[bool, str | None, str | None]] = {}
-        self._workers: dict[str, bool] = {}
-        self._next_recall = 0.0
+        self.presence = Presence(rules.site, self.counts)
+        self._recalls = Recalls(self.counts)
+        self._reader = FrameReader(rules.period_s, self._window, self.counts)
         self._read(journal, now)
 
     @property
@@ -215,7 +185,7 @@ class Gateway:
         return []
 
     def _on_frame(self, message: Message, now: float, wall: float) -> list[Effect]:
-        received = self._decode(message, wall)
+        received = self._reader.read(message.payload, wall)
         if received is None:
             return []
         number = topics.member_of(message.topic)
@@ -226,59 +196,24 @@ class Gateway:
             self.counts["malformed"] += 1
             return []
         frame, slot = received
-        if frame.kind is not Kind.SUMMARIES:
-            report = _Report(message.topic, number, slot, frame, message.payload)
-            return self._on_report(report, now, wall)
         effects: list[Effect] = []
-        near = int(wall / self.rules.period_s)
-        for report in self._reports_in(message, number, slot, frame):
-            if abs(report.slot - near) > self._window:
-                self.counts["out_of_window"] += 1
-                continue
-            effects += self._on_report(report, now, wall)
+        for each in self._reader.of_member(message, number, slot, frame, wall):
+            effects += self._on_member_frame(each, now, wall)
         return effects
 
-    def _reports_in(self, message: Message, number: int, slot: int, frame: Frame) -> list[_Report]:
-        """The frames of a message with summaries of several slots, as if they had come alone."""
-        try:
-            frames = summaries.split(frame)
-        except WireError:
-            self.counts["malformed"] += 1
-            return []
-        # Its own bytes are the first one's; that all of them add up is what counts.
-        own = len(message.payload) - sum(len(each.body) for each in frames)
-        return [
-            _Report(
-                message.topic,
-                number,
-                slot + (each.slot - frame.slot) % wire.SLOT_MODULUS,
-                each,
-                wire.encode(
-                    each.kind,
-                    tag=each.tag,
-                    boot=each.boot,
-                    slot=each.slot,
-                    flags=each.flags,
-                    body=each.body,
-                ),
-                0 if n else own,
-            )
-            for n, each in enumerate(frames)
-        ]
-
-    def _on_report(self, report: _Report, now: float, wall: float) -> list[Effect]:
-        slot, frame = report.slot, report.frame
+    def _on_member_frame(self, received: MemberFrame, now: float, wall: float) -> list[Effect]:
+        slot, frame = received.slot, received.frame
         if slot in self._waiting:  # of a bundle that is not here yet after a restart
             self.counts["wrong_tag"] += 1
             return []
         on_trial = self._is_on_trial(frame)
-        member = self._member(report.topic, report.number, slot, on_trial=on_trial)
+        member = self._member(received.topic, received.number, slot, on_trial=on_trial)
         if member is None:
             self.counts["unknown_member"] += 1
             return []
         if frame.kind is Kind.FEATURES and slot in self.audits and not on_trial:
             return self._carry_out_audits(self.audits.on_features(member, slot, frame, now))
-        self._received_bytes += report.head_bytes + len(frame.body)
+        self._received_bytes += received.head_bytes + len(frame.body)
         if on_trial:
             return self._feed_trial(member, slot, frame, now)
         delay_s = 0.0
@@ -286,7 +221,7 @@ class Gateway:
             # Of a camera whose clock is ahead no longer than of any other.
             age_s = max(0.0, wall - slot * self.rules.period_s)
             delay_s = max(0.0, self.rules.summary_delay_s - age_s)
-        return self._feed(member, report, now, delay_s)
+        return self._feed(member, received, now, delay_s)
 
     def _member(self, topic: str, number: int, slot: int, *, on_trial: bool) -> int | None:
         """Index of the node that wrote a frame, among the members of the slot's engine."""
@@ -297,22 +232,24 @@ class Gateway:
             return None
         return place.member(number)
 
-    def _feed(self, member: int, report: _Report, now: float, delay_s: float = 0.0) -> list[Effect]:
-        slot, frame = report.slot, report.frame
+    def _feed(
+        self, member: int, received: MemberFrame, now: float, delay_s: float = 0.0
+    ) -> list[Effect]:
+        slot, frame = received.slot, received.frame
         engine = self.engines.of(slot)
         assert engine is not None
         tier = engine.tier
         accepted = tier.counts["accepted"]
         if frame.kind is Kind.SUMMARY:
             actions = tier.on_summary(
-                member, slot, frame, now, delay_s=delay_s, head_bytes=report.head_bytes
+                member, slot, frame, now, delay_s=delay_s, head_bytes=received.head_bytes
             )
         else:
             actions = tier.on_features(member, slot, frame, now)
         effects: list[Effect] = []
         if tier.counts["accepted"] != accepted:
             engine.highest = max(engine.highest, slot)
-            effects = self._remember(Accepted(slot, member, report.payload))
+            effects = self._remember(Accepted(slot, member, received.payload))
         return effects + self._carry_out(engine, actions, now)
 
     def _is_on_trial(self, frame: Frame) -> bool:
@@ -325,7 +262,7 @@ class Gateway:
         return self._carry_out_trial(on_frame(member, slot, frame, now))
 
     def _on_parent_request(self, message: Message, now: float, wall: float) -> list[Effect]:
-        received = self._decode(message, wall)
+        received = self._reader.read(message.payload, wall)
         if received is None:
             return []
         frame, slot = received
@@ -338,7 +275,7 @@ class Gateway:
         return self._carry_out(engine, engine.tier.on_parent_request(slot, now), now)
 
     def _on_answer(self, message: Message, now: float, wall: float) -> list[Effect]:
-        received = self._decode(message, wall)
+        received = self._reader.read(message.payload, wall)
         if received is None:
             return []
         frame, slot = received
@@ -356,95 +293,36 @@ class Gateway:
         return self._carry_out(engine, engine.tier.on_answer(slot, frame, now), now)
 
     def _on_status(self, message: Message, now: float) -> list[Effect]:
-        report = status.decode(message.payload)
-        # The topic says whose status it is; a node may write to its own only.
-        if report is None or message.topic != topics.status(self.rules.site, report.node):
+        if not self.presence.on_node(message):
             return []
-        # Numbers are short, so that no more than 20000 names are remembered.
-        node = report.node
-        number = topics.member_of(node.replace("-", "/"))
-        if number is None or node not in (f"device-{number}", gateway_node(number)):
-            return []
-        said = (report.state == "online", report.bundle, report.staged)
-        if self._reports.get(node) == said:
-            return []
-        self._reports[node] = said
         return [effect for engine in list(self.engines.all) for effect in self._tell(engine, now)]
 
     def _tell(self, engine: Engine, now: float) -> list[Effect]:
         """Tell an engine who of its members is worth waiting for."""
         effects: list[Effect] = []
+        is_newest = engine is self.engines.newest
         for member in range(len(engine.place.numbers)):
-            if engine.place.node(member) in self._reports:
-                up = self._is_up(engine, member)
+            node = engine.place.node(member)
+            if node in self.presence.nodes:
+                up = self.presence.is_worth_waiting_for(node, engine.bundle_id, is_newest=is_newest)
                 effects += self._carry_out(engine, engine.tier.on_member(member, up, now), now)
         return effects
 
-    def _is_up(self, engine: Engine, member: int) -> bool:
-        """Whether `member` is worth waiting for in this engine's slots.
-
-        A node without this bundle is there but its frames do not count. For slots before a
-        switch a node that has gone on to the next bundle still answers.
-        """
-        online, *bundles = self._reports[engine.place.node(member)]
-        if engine is not self.engines.newest:
-            return online
-        if not engine.bundle_id:
-            return online and bundles[0] is not None
-        return online and engine.bundle_id in bundles
-
     def _on_worker(self, message: Message, now: float) -> list[Effect]:
-        report = status.decode(message.payload)
-        if report is None or message.topic != topics.worker_status(report.node):
-            return []
-        if report.node not in self._workers and len(self._workers) >= MAX_WORKERS:
-            self.counts["workers_over_limit"] += 1
-            return []
-        serves = report.state == "online" and self.rules.site in report.sites
-        if self._workers.get(report.node) == serves:
-            return []
-        self._workers[report.node] = serves
-        if serves:
-            self.breaker.probe_now(now)
-        elif not any(self._workers.values()):
-            self.breaker.trip(now)
-        else:
-            # It may have taken escalations with it; the others are there to answer them.
-            return self._of_all(lambda tier: tier.escalate_again(), now)
+        match self.presence.on_worker(message):
+            case "serves":
+                self.breaker.probe_now(now)
+            case "none_left":
+                self.breaker.trip(now)
+            case "one_less":
+                # It may have taken escalations with it; the others are there to answer them.
+                return self._of_all(lambda tier: tier.escalate_again(), now)
         return []
 
     def _on_recall(self, message: Message, now: float) -> list[Effect]:
-        try:
-            recall = _RECALL.decode(message.payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.counts["malformed"] += 1
-            return []
-        if now < self._next_recall:
-            self.counts["recalls_refused"] += 1
-            return []
-        self._next_recall = now + RECALL_EVERY_S
         topic = topics.decision(self.rules.site)
-        wanted = [
-            (slot, payload)
-            for slot, payload in self.memory.recent.items()
-            if recall.from_slot <= slot <= recall.to_slot
-        ]
-        self.counts["recalls"] += 1
-        return [Publish(topic, payload, qos=1) for _, payload in sorted(wanted)[:RECALL_LIMIT]]
-
-    def _decode(self, message: Message, wall: float) -> tuple[Frame, int] | None:
-        """Frame and whole slot number, or None for what is not worth the engine's time."""
-        try:
-            frame = wire.decode(message.payload)
-        except WireError:
-            self.counts["malformed"] += 1
-            return None
-        near = int(wall / self.rules.period_s)
-        slot = wire.unwrap_slot(frame.slot, near)
-        if abs(slot - near) > self._window:
-            self.counts["out_of_window"] += 1
-            return None
-        return frame, slot
+        found = self._recalls.answer(message.payload, self.memory.recent, now)
+        return [Publish(topic, payload, qos=1) for payload in found]
 
     # -- time and connection ---------------------------------------------------------------
 
@@ -601,11 +479,16 @@ class Gateway:
     def _on_settings(self, message: Message) -> list[Effect]:
         try:
             self._tune(tuning.decode(message.payload))
-            self.settings_refused = None
+            self._refused = None
         except ConfigError as error:
             self.counts["settings_refused"] += 1
-            self.settings_refused = str(error)
+            self._refused = str(error)
         return []
+
+    @property
+    def settings_refused(self) -> str | None:
+        """Why the settings that were published last, or those in force, are not used."""
+        return self._refused or self._misfit
 
     def _tune(self, wanted: tuning.Tuning) -> None:
         """Apply runtime settings as a whole, or not at all.
@@ -617,37 +500,21 @@ class Gateway:
         if newest is None:
             self._tuning = wanted
             return
-        sections = newest.tier.sections
-        thresholds: dict[ExitName, float] = dict(sections.thresholds)
-        budget = None
+        own = as_calibrated(newest)
         try:
-            if wanted.local_threshold is not None:
-                thresholds["local"] = self._calibrated(newest, "local", wanted.local_threshold)
-            if wanted.edge_threshold is not None:
-                thresholds["edge"] = self._calibrated(newest, "edge", wanted.edge_threshold)
-            if wanted.budget_bytes_s is not None:
-                if newest.place.kind == "edges":
-                    raise ConfigError("this gateway hears edge gateways, not what cameras send")
-                if newest.curve is None:
-                    raise ConfigError("the running bundle has no curve to keep a budget with")
-                budget = TrafficBudget(
-                    newest.curve, wanted.budget_bytes_s, 1.0 / self.rules.period_s
-                )
-                thresholds["local"] = budget.threshold
+            means, self._misfit = means_of(wanted, newest, self.rules.period_s), None
+            self.settings_in_force = wanted
         except ConfigError as error:
             if wanted is not self._tuning:
                 raise
             # Settings that fitted the bundle before do not fit this one: its own are used.
-            self.settings_refused = str(error)
-            thresholds, budget = dict(sections.thresholds), None
+            means, self._misfit = own, str(error)
             self.settings_in_force = tuning.Tuning()
-        else:
-            self.settings_in_force = wanted
-        self._tuning, self._budget = wanted, budget
-        newest.tier.thresholds = thresholds
-        self._tune_audits(newest, wanted, sections.thresholds == thresholds and budget is None)
+        self._tuning, self._budget = wanted, means.budget
+        newest.tier.thresholds = means.thresholds
+        self._tune_audits(newest, wanted, as_calibrated=means == own)
 
-    def _tune_audits(self, engine: Engine, wanted: tuning.Tuning, as_calibrated: bool) -> None:
+    def _tune_audits(self, engine: Engine, wanted: tuning.Tuning, *, as_calibrated: bool) -> None:
         """Audit so many; begin a new estimate where the bundle or its thresholds are new."""
         share = wanted.audit_share
         thresholds = None if self._budget else tuple(engine.tier.thresholds.items())
@@ -657,18 +524,6 @@ class Gateway:
             engine.tier.sections,
             engine.expected if as_calibrated else None,
         )
-
-    def _calibrated(self, engine: Engine, name: ExitName, threshold: float) -> float:
-        if name not in engine.tier.sections.thresholds:
-            raise ConfigError(f"the running bundle has no {name} exit with a threshold")
-        if name == "local" and engine.curve is not None:
-            lowest, highest = engine.curve.lowest, engine.curve.highest
-            if not lowest <= threshold <= highest:
-                raise ConfigError(
-                    f"local_threshold {threshold:g} is outside the calibrated range "
-                    f"{lowest:g} to {highest:g}"
-                )
-        return threshold
 
     # -- actions -----------------------------------------------------------------------------
 
@@ -728,7 +583,7 @@ class Gateway:
     def _begin_audit(self, chosen: Chosen, now: float) -> list[Effect]:
         """Look at a decision again, which is out by now."""
         frames = [
-            (kept.member, frame) for kept in chosen.frames if (frame := _decoded(kept.payload))
+            (kept.member, frame) for kept in chosen.frames if (frame := decoded(kept.payload))
         ]
         strained = self._strained(chosen.engine)
         if strained is None and any(frame.flags & Flag.BACKLOG for _, frame in frames):
@@ -850,20 +705,19 @@ class Gateway:
         What was of another bundle waits for that one, until it is too old.
         """
         effects: list[Effect] = []
-        near = int(wall / self.rules.period_s)
         for slot in list(self._waiting):
             frames = self.memory.open[slot]
-            decoded = [(kept, frame) for kept in frames if (frame := _decoded(kept.payload))]
-            if decoded and decoded[0][1].tag != engine.tier.sections.tag:
+            known = [(kept, frame) for kept in frames if (frame := decoded(kept.payload))]
+            if known and known[0][1].tag != engine.tier.sections.tag:
                 continue
             self._waiting.remove(slot)
             del self.memory.open[slot]
-            if self.engines.of(slot) is engine and abs(slot - near) <= self._window:
-                for kept, frame in decoded:
+            if self.engines.of(slot) is engine and self._reader.is_near(slot, wall):
+                for kept, frame in known:
                     # As backlog: it says nothing of who is alive now, and others may still report.
                     frame = frame._replace(flags=frame.flags | Flag.BACKLOG)
-                    report = _Report("", kept.member, slot, frame, kept.payload)
-                    effects += self._feed(kept.member, report, now)
+                    received = MemberFrame("", kept.member, slot, frame, kept.payload)
+                    effects += self._feed(kept.member, received, now)
             if slot not in self.memory.open and slot not in self.memory.closed:
                 effects += self._remember(Ended(slot, ("expired", "expired.restart")))
             else:
@@ -872,9 +726,8 @@ class Gateway:
 
     def _expire_waiting(self, wall: float) -> list[Effect]:
         """Let go of restored slots whose bundle did not come in time."""
-        near = int(wall / self.rules.period_s)
         effects: list[Effect] = []
-        for slot in [slot for slot in self._waiting if abs(slot - near) > self._window]:
+        for slot in [slot for slot in self._waiting if not self._reader.is_near(slot, wall)]:
             self._waiting.remove(slot)
             effects += self._remember(Ended(slot, ("expired", "expired.restart")))
         return effects
@@ -907,13 +760,6 @@ class Gateway:
 
     def _count_engine(self, engine: Engine) -> None:
         self.counts.update(_counters(engine.tier))
-
-
-def _decoded(payload: bytes) -> Frame | None:
-    try:
-        return wire.decode(payload)
-    except WireError:
-        return None
 
 
 def _counters(tier: Tier) -> dict[str, int]:

@@ -158,7 +158,7 @@ def state_of(gateway):
         tier.alive(),
         gateway.breaker.state,
         len(gateway.outbox),
-        dict(gateway._workers),
+        dict(gateway.presence.workers),
         len(gateway.audits),
         gateway.counts["audit.completed"],
     )

@@ -65,7 +65,7 @@ class Checker:
             self.fail(f"{len(gateway.memory.open)} slots are open; the bound is {bound}")
         if gateway.outbox.held_bytes > 60_000 or len(gateway.memory.recent) > 512:
             self.fail("the outbox or the recall memory is over its bound")
-        if len(gateway.memory.closed) > 60 + limit + 1 or len(gateway._workers) > 1000:
+        if len(gateway.memory.closed) > 60 + limit + 1 or len(gateway.presence.workers) > 1000:
             self.fail("the memory of closed slots or workers is over its bound")
         deadline = gateway.next_deadline()
         awake_s = self.world.now - host.resumed_at

@@ -538,7 +538,7 @@ class GatewayHost(Host):
             len(gateway.outbox),
             gateway.breaker.state,
             tuple(sorted(tier.thresholds.items())) if tier else (),
-            tuple(sorted(gateway._reports.items())),
+            tuple(sorted(gateway.presence.nodes.items())),
         )
 
 

@@ -194,4 +194,4 @@ def test_status_of_a_name_that_no_member_can_have_is_not_remembered(name):
     made = gateway(BELOW)
     report = status.encode(status.Status(node=name, state="offline", boot=1))
     assert take(made, f"ddnn/s/status/{name}", report) == []
-    assert made._reports == {}
+    assert made.presence.nodes == {}

@@ -381,7 +381,7 @@ def test_workers_remembered_are_bounded():
     made = gateway()
     for n in range(1200):
         take(made, *worker(f"w{n}"))
-    assert len(made._workers) == 1000
+    assert len(made.presence.workers) == 1000
     assert made.ledger()["workers_over_limit"] == 200
 
 
@@ -449,6 +449,17 @@ def test_settings_stay_over_a_change_of_bundle_unless_they_do_not_fit():
     assert made.tier.thresholds["local"] == 0.5
     assert "settings" in made.notes()
     assert made.settings_in_force == Tuning()
+    made.activate(FakeSections(tag=4), CLASSES, 0.0, WALL)
+    assert "settings" not in made.notes()  # they fit again
+    assert made.settings_in_force == Tuning(local_threshold=0.95)
+
+
+def test_settings_that_were_refused_stay_so_in_the_notes_over_a_change_of_bundle():
+    made = gateway()
+    made.activate(FakeSections(tag=2), CLASSES, 0.0, WALL, curve())
+    tune(made, local_threshold=0.95)
+    made.activate(FakeSections(tag=3), CLASSES, 0.0, WALL, curve())
+    assert "0.95" in made.notes()["settings"]
 
 
 # -- recall ------------------------------------------------------------------------------------
