@@ -32,6 +32,8 @@ FLAGS = (
 #: Where the tests keep pictures of pages, for people and CI to look at.
 SCREENSHOTS = Path(__file__).resolve().parents[1] / "build" / "screenshots"
 
+_running: list[Browser] = []
+
 
 class Chromium(NamedTuple):
     """A Chromium that is there, and the variables that it needs."""
@@ -92,10 +94,14 @@ def chromium() -> Iterator[Browser]:
     """A running browser; it is ended with everything that it has opened.
 
     Without a sandbox: root has none, nor have most containers, and it only visits our own pages.
+    One that runs already is used again: Playwright starts once in a thread.
 
     Raises:
         NoBrowser: there is none.
     """
+    if _running:
+        yield _running[-1]
+        return
     program = find_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -104,9 +110,11 @@ def chromium() -> Iterator[Browser]:
             env={**os.environ, **program.env},
             chromium_sandbox=False,
         )
+        _running.append(browser)
         try:
             yield browser
         finally:
+            _running.clear()
             browser.close()
 
 

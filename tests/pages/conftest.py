@@ -128,7 +128,8 @@ class World:
         return Message(f"ddnn/{site.site}/audit/estimate", audit.encode(estimate), True)
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while it runs this thread has an event loop, which others start, too.
+@pytest.fixture(scope="package")
 def browser():
     with chromium() as running:
         yield running
