@@ -48,6 +48,7 @@ class _Site:
         self.heard: set[int] = set()
         self.lost = 0
         self.lost_since: float | None = None
+        self.lost_when_asked = 0
         self.given_up = 0
 
 
@@ -108,6 +109,7 @@ class Pursuit:
         """
         site = self._sites[name]
         site.is_wanted, site.attempt = False, 0
+        site.lost_when_asked = site.lost
         site.from_slot, site.newest = anchor or 0, 2**63 if newest is None else newest
         return self._ask(name, site, now)
 
@@ -150,8 +152,9 @@ class Pursuit:
         site.asked_at = None
         if answered:
             self.unanswered.discard(name)
-            # What has not come now, the gateway no longer has.
-            site.given_up, site.lost_since = site.lost, None
+            # What was missing before it was asked for and has not come, the gateway no longer
+            # has; what went missing since then is asked for next.
+            site.given_up, site.lost_since = min(site.lost_when_asked, site.lost), None
         else:
             self.unanswered.add(name)
 

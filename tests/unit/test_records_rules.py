@@ -346,6 +346,16 @@ def test_what_the_ledger_misses_is_asked_for_once():
     assert pursuit.next_site() == "s1"
 
 
+def test_what_is_lost_while_an_answer_comes_is_asked_for_afterwards():
+    pursuit = asking()
+    pursuit.lost("s1", 10, 0.5)
+    answer(pursuit, [1000])
+    pursuit.on_time(p.WAIT_S)
+    pursuit.lost("s1", 10, 3.0)
+    pursuit.lost("s1", 10, 3.0 + p.LOST_AFTER_S)
+    assert pursuit.next_site() == "s1"
+
+
 def test_few_sites_are_asked_at_a_time():
     pursuit = Pursuit()
     for n in range(20):
