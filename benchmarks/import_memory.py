@@ -3,7 +3,10 @@
     python -m benchmarks.import_memory nacl.signing
     python -m benchmarks.import_memory cryptography.hazmat.primitives.asymmetric.ed25519
 
-Beside numpy and onnxruntime, which a service has anyway; one library for each call.
+    python -m benchmarks.import_memory device_agent.service ddnn.metrics_server
+
+Beside numpy and onnxruntime, which a service has anyway, and the modules named before it; one
+library for each call.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ def resident_mb() -> float:
 
 
 def main() -> None:
-    for module in ("numpy", "onnxruntime"):
+    *base, measured = sys.argv[1:]
+    for module in ("numpy", "onnxruntime", *base):
         importlib.import_module(module)
     before = resident_mb()
-    importlib.import_module(sys.argv[1])
-    print(f"{sys.argv[1]}: {resident_mb() - before:.1f} MB beside {before:.1f} MB")
+    importlib.import_module(measured)
+    print(f"{measured}: {resident_mb() - before:.1f} MB beside {before:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ _METRICS = (
     Metric(
         "ddnn_messages_refused_total",
         "counter",
-        _NODES,
+        ("device", "gateway"),
         "Messages that changed nothing, by reason.",
         ("reason",),
     ),

@@ -4,6 +4,7 @@ import http.client
 import math
 import ssl
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +59,26 @@ def test_names_and_units_are_as_prometheus_wants_them():
         assert metric.help.endswith("."), metric
         for label in metric.labels:
             assert f"{label}" not in ("le", "quantile", "job", "instance", "site", "node"), metric
+
+
+def test_every_metric_is_made_by_the_processes_that_the_table_names():
+    packages = {
+        "device": ["device_agent", "ddnn"],
+        "gateway": ["edge_gateway", "ddnn"],
+        "worker": ["cloud_service", "ddnn"],
+        "dashboard": ["cloud_service", "ddnn"],
+    }
+    root = Path(metrics.__file__).parent.parent
+    for metric in TABLE.values():
+        for who in metric.who:
+            files = [file for package in packages[who] for file in (root / package).glob("*.py")]
+            made = any(
+                f'"{metric.name}"' in file.read_text()
+                for file in files
+                if file != Path(metrics.__file__)
+            )
+            # `metrics.others` makes this one.
+            assert made or metric.name == "ddnn_events_total", (metric.name, who)
 
 
 def test_what_is_shown_passes_prometheus_own_linter():
