@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard
 
 from ddnn.metrics import TABLE
 from tests.promtool import promtool
@@ -67,6 +69,25 @@ def test_every_expression_of_the_dashboard_parses(tmp_path):
     outcome = promtool("check", "rules", str(path))
     assert outcome.returncode == 0, outcome.stdout.decode() + outcome.stderr.decode()
     assert f"{len(rules)} rules found" in outcome.stdout.decode()
+
+
+def test_dashboard_is_one_to_grafanas_own_models():
+    """They are made from Grafana's schema; what they do not know they would leave out."""
+    known = dashboard.Dashboard.from_json(DASHBOARD)
+    again = json.loads(JSONEncoder().encode(known))
+    assert list(lost(DASHBOARD, again)) == []
+
+
+def lost(said, understood, path=""):
+    """Paths of values that are not the same in `understood`, which may have more."""
+    if isinstance(said, dict) and isinstance(understood, dict):
+        for key, value in said.items():
+            yield from lost(value, understood.get(key), f"{path}/{key}")
+    elif isinstance(said, list) and isinstance(understood, list) and len(said) == len(understood):
+        for number, value in enumerate(said):
+            yield from lost(value, understood[number], f"{path}/{number}")
+    elif said != understood:
+        yield path
 
 
 def test_dashboard_can_be_imported():
