@@ -15,7 +15,7 @@ import msgspec
 from cloud_service.site_state import Said, SiteState, is_of_earlier_life, node_view
 from cloud_service.views import Brief, BundleView, NodeView, SiteView
 from cloud_service.words import troubles
-from ddnn import activation, audit, decisions, status, topics, tuning, wire
+from ddnn import activation, audit, decisions, status, summaries, topics, tuning, wire
 from ddnn.bundle import Manifest, bundle_id, decode_manifest, tag
 from ddnn.decisions import PublishedDecision
 from ddnn.errors import ConfigError, DdnnError, WireError
@@ -211,6 +211,8 @@ class Picture:
         if state is None or camera is None:
             raise _Unused("foreign")
         frame = wire.decode(payload)
+        if frame.kind is Kind.SUMMARIES:
+            frame = summaries.split(frame)[-1]  # of several slots the last one
         if frame.kind is not Kind.SUMMARY:
             raise WireError(f"{frame.kind.name} where a SUMMARY belongs")
         scores = None if frame.flags & Flag.ABSENT else frame.body

@@ -9,6 +9,7 @@ from cloud_service.overview import Overview
 from cloud_service.picture import Picture
 from cloud_service.site_state import percentile
 from cloud_service.words import duration, share, size, troubles
+from ddnn import summaries
 from ddnn.activation import Shadow
 from ddnn.health import Health
 from ddnn.tuning import Tuning
@@ -175,6 +176,14 @@ def test_scores_are_values_around_zero_and_of_the_running_bundle_only(picture, s
     assert first.scores == (127 / 128, 0.0, -1.0)
     assert (second.camera, second.absent, second.scores) == (1, True, ())
     assert picture.counts["foreign"] == 3
+
+
+def test_of_several_slots_in_a_message_the_last_ones_scores_are_shown(picture, site):
+    each = [site.summary(0, scores, slot=n) for n, scores in enumerate([(0, 0, 9), (255, 128, 0)])]
+    together = summaries.join([message.payload for message in each])
+    tell(picture, [each[0]._replace(payload=together)])
+    (shown,) = picture.site("s1", NOW).scores
+    assert shown.scores == (127 / 128, 0.0, -1.0)
 
 
 def test_camera_is_missing_after_three_decisions_without_it_and_not_after_one(picture, site):
