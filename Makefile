@@ -43,7 +43,7 @@ check: setup-dev ## all checks that need no network: lint, format, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not live and not faults and not security and not own_cameras"
+	$(BIN)/pytest -n auto --maxprocesses 8 -m "not live and not faults and not security and not own_cameras"
 
 simulate: setup-dev ## HOURS=n SEED=s: so many device-hours of faults in virtual time, every promise checked
 	@$(BIN)/python -m tests.simulation --hours $(or $(HOURS),100) --seed $(or $(SEED),0)

@@ -245,7 +245,7 @@ def walk(records, **filters):
         ({"from_s": 20.0, "to_s": 30.0}, lambda n: 200 <= n < 300),
         ({"from_s": 20.0, "to_s": 30.0, "degraded": True}, lambda n: n in range(200, 300, 10)),
     ],
-    ids=str,
+    ids=lambda value: "" if callable(value) else str(value),
 )
 def test_pages_hold_each_wanted_decision_once_newest_first(filled, monkeypatch, filters, wanted):
     expected = [n for n in range(999, -1, -1) if wanted(n)]
