@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import shutil
 import socket
@@ -153,7 +154,10 @@ def ask(wrk: str, url: str, connections: int, seconds: int) -> Result:
         "30s",
         url,
     ]
-    said = run(command, check=True, capture_output=True, text=True).stdout
+    # A private wrk brought its libraries with it.
+    libraries = {str(found.parent) for found in Path(sys.prefix, "wrk").rglob("*.so*")}
+    own = {"LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))} if sys.prefix in wrk else {}
+    said = run(command, check=True, capture_output=True, text=True, env=os.environ | own).stdout
     found = {share: _ms(said, rf"^\s+{share}%\s+(\S+)\s*$") for share in ("50", "99")}
     errors = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     sockets = re.search(
