@@ -70,8 +70,10 @@ def still_serves(dashboard):
 
 
 def test_it_shows_the_site_by_the_rights_that_it_was_given(site, dashboard):
-    told = dashboard.api(f"/sites/{SITE}/decisions?limit=5")
-    assert told["decisions"]
+    deadline = time.monotonic() + 20
+    while not dashboard.api(f"/sites/{SITE}/decisions?limit=5")["decisions"]:
+        assert time.monotonic() < deadline, "no decision is recorded"
+        time.sleep(0.2)
     nodes = {each["node"] for each in dashboard.api(f"/sites/{SITE}/nodes")["nodes"]}
     assert {"gateway", "cloud-0", "device-0"} <= nodes
     assert "Denied" not in site.broker.log_tail(200)
