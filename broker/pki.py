@@ -8,8 +8,6 @@ disagree: what was issued is in `issued/`, what was revoked is in the list that 
 from __future__ import annotations
 
 import ipaddress
-import os
-import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ddnn import private_file
 from ddnn.errors import ConfigError, DdnnError
 
 CA_DAYS = 3650
@@ -70,17 +69,7 @@ def write_private(path: Path, data: bytes) -> None:
         PkiError: it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        private_file.write_private(path, data)
     except OSError as error:
         raise PkiError(f"cannot write {path}: {error.strerror}") from error
 

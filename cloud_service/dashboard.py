@@ -47,6 +47,7 @@ from ddnn import access, metrics, topics
 from ddnn.access import CLOUD
 from ddnn.config import NodeSettings
 from ddnn.errors import ConfigError, DdnnError
+from ddnn.loopback import is_loopback
 from ddnn.message import Message, Publish
 from ddnn.metrics import Sample
 from ddnn.metrics_settings import (
@@ -56,7 +57,6 @@ from ddnn.metrics_settings import (
     MetricsKey,
     MetricsPort,
     MetricsToken,
-    is_loopback,
     open_metrics,
 )
 from ddnn.mqtt import Client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import platform
 from importlib.metadata import version
@@ -12,6 +11,7 @@ import msgspec
 
 from ddnn.config import NodeSettings
 from ddnn.errors import ConfigError
+from ddnn.loopback import is_loopback
 from ddnn.signing import SecretKey
 from ddnn.store import replace_durably
 from ddnn.trust import Home, KeySet, TierName, Trust
@@ -46,16 +46,6 @@ def check_keys(settings: NodeSettings) -> None:
     """
     if settings.trusted_keys:
         read_keys(Path(settings.trusted_keys))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a broker at `host` can be nobody else's machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_keys(path: Path) -> KeySet:

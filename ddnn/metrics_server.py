@@ -32,8 +32,9 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
 from ddnn.errors import ConfigError
+from ddnn.loopback import is_loopback
 from ddnn.metrics import TABLE, Histogram, Kind, Metric, Sample
-from ddnn.metrics_settings import MetricsSettings, check_exposure, host_of, is_loopback
+from ddnn.metrics_settings import MetricsSettings, check_exposure, host_of
 from ddnn.tls import readable_by_others
 
 log = logging.getLogger(__name__)

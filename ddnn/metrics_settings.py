@@ -11,13 +11,13 @@ without `metrics_port` should not pay for (`make bench-device`).
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import msgspec
 
 from ddnn.errors import ConfigError
+from ddnn.loopback import is_loopback
 from ddnn.metrics import Sample
 
 if TYPE_CHECKING:
@@ -74,16 +74,6 @@ class MetricsSettings(Protocol):
     def metrics_ca(self) -> str: ...
     @property
     def metrics_token(self) -> str: ...
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server at this address or name."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_exposure(settings: MetricsSettings) -> None:

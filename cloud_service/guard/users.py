@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import tempfile
 import threading
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -23,6 +21,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from cloud_service.guard.rules import Role
 from ddnn.errors import ConfigError
+from ddnn.private_file import write_private
 from ddnn.tls import readable_by_others
 
 MIN_PASSWORD = 10
@@ -146,17 +145,7 @@ def write_users(path: Path, users: Users) -> None:
     """
     data = msgspec.json.format(msgspec.json.encode(users), indent=1) + b"\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-        except BaseException:
-            Path(fresh).unlink(missing_ok=True)
-            raise
+        write_private(path, data)
     except OSError as error:
         raise ConfigError(f"cannot write the users file {path}: {error.strerror}") from error
 

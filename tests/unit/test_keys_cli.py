@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from ddnn.errors import BundleError, ConfigError, DdnnError
-from ddnn.key_files import check_keys, is_loopback, read_keys, read_secret, trust_of
+from ddnn.key_files import check_keys, read_keys, read_secret, trust_of
+from ddnn.loopback import is_loopback
 from ddnn.store import read_folder, write_folder
 from device_agent.service import DeviceSettings
 from tests import bundles

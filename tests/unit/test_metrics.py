@@ -20,9 +20,10 @@ from cloud_service.worker import Worker
 from ddnn import metrics
 from ddnn.errors import ConfigError
 from ddnn.health import Health
+from ddnn.loopback import is_loopback
 from ddnn.metrics import TABLE, Histogram, Sample
 from ddnn.metrics_server import render
-from ddnn.metrics_settings import check_exposure, is_loopback, open_metrics
+from ddnn.metrics_settings import check_exposure, open_metrics
 from ddnn.outbox import Outbox
 from ddnn.tier import Decision
 from device_agent import metrics as device_metrics
