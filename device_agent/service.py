@@ -44,6 +44,10 @@ log = logging.getLogger(__name__)
 HEALTH_EVERY_S = 2.0
 #: Longest sleep between two looks at the clock: a step must not be slept through.
 LOOK_EVERY_S = 0.2
+#: A replaying agent that was killed and started again, or stopped for a while, joins the others
+#: where they are: slots that are over are decided, and all of them at once would be a flood, which
+#: gateways shut out (`ddnn.flood`; they take at least ten seconds' worth).
+REPLAY_HURRY_S = 5.0
 
 
 class DeviceSettings(CameraSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -237,7 +241,12 @@ class DeviceService:
         first_slot = self._source.first_slot
         assert first_slot is not None
         with self._lock:
-            self._camera.pacer = Pacer(self._settings.period_s, live=False, first_slot=first_slot)
+            self._camera.pacer = Pacer(
+                self._settings.period_s,
+                live=False,
+                first_slot=first_slot,
+                hurry_s=REPLAY_HURRY_S,
+            )
         return True
 
     def _show(self) -> None:

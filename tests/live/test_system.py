@@ -1,6 +1,7 @@
 """The whole system over a real broker, every part a process of its own."""
 
 import time
+from contextlib import contextmanager
 
 import msgspec
 import numpy as np
@@ -73,21 +74,15 @@ def ended(ledger):
     return sum(ledger.get(name, 0) for name in ("decided", "degraded", "expired"))
 
 
-def test_camera_killed_mid_run_is_in_the_mask_and_every_slot_is_decided(tmp_path):
-    samples = scenes(120)
-    samples.present[:, 2] = True
-    bundle = random_bundle(cameras=CAMERAS)
-    replay = tmp_path / "replay.npz"
+@contextmanager
+def replaying(folder, samples, bundle, period_s):
+    """A site whose replay has just begun, its observer, and the replay's first slot."""
+    replay = folder / "replay.npz"
     write_replay(replay, samples)
-    period_s = 0.05
+    topology = bundle.manifest.topology
     waits = ("--summary-wait-s", "2", "--features-wait-s", "2", "--answer-wait-s", "2")
     with System(
-        tmp_path / "run",
-        replay,
-        bundle.manifest.topology,
-        site="kill",
-        period_s=period_s,
-        gateway_options=waits,
+        folder / "run", replay, topology, site="kill", period_s=period_s, gateway_options=waits
     ) as system:
         client = Client(system.broker.host, system.broker.port, "observer")
         observer = Observer(client, "kill")
@@ -96,20 +91,25 @@ def test_camera_killed_mid_run_is_in_the_mask_and_every_slot_is_decided(tmp_path
             client.wait_connected(10)
             publish_bundle(client, "kill", bundle, 10)
             system.start_services()
-            system.wait_until(
-                lambda: observer.ready("kill", bundle.manifest.topology, bundle.bundle_id),
-                "starting",
-                60,
-            )
+            ready = (topology, bundle.bundle_id)
+            system.wait_until(lambda: observer.ready("kill", *ready), "starting", 60)
             first = int((time.time() + 0.5) / period_s) + 1
             payload = msgspec.json.encode({"first_slot": first})
             client.publish(topics.replay("kill"), payload, qos=1, retain=True)
-            system.wait_until(lambda: len(observer.decisions) >= 40, "first decisions", 30)
-            system.children.pop("device-2").kill()
-            system.wait_until(lambda: len(observer.decisions) >= 120, "all decisions", 40)
-            system.wait_until(lambda: ended(observer.ledger) == 120, "the ledger", 10)
+            yield system, observer, first
         finally:
             client.stop()
+
+
+def test_camera_killed_mid_run_is_in_the_mask_and_every_slot_is_decided(tmp_path):
+    samples = scenes(120)
+    samples.present[:, 2] = True
+    bundle = random_bundle(cameras=CAMERAS)
+    with replaying(tmp_path, samples, bundle, 0.05) as (system, observer, first):
+        system.wait_until(lambda: len(observer.decisions) >= 40, "first decisions", 30)
+        system.children.pop("device-2").kill()
+        system.wait_until(lambda: len(observer.decisions) >= 120, "all decisions", 40)
+        system.wait_until(lambda: ended(observer.ledger) == 120, "the ledger", 10)
     decisions = [observer.decisions[first + i].decision for i in range(120)]
     missing = [d.missing for d in decisions]
     died = missing.index((2,))
@@ -125,4 +125,23 @@ def test_camera_killed_mid_run_is_in_the_mask_and_every_slot_is_decided(tmp_path
     expected = evaluate(bundle, samples.images, without)
     assert [d.label for d in decisions[after]] == [
         CLASSES[label] if label >= 0 else None for label in expected.label[after]
+    ]
+
+
+def test_camera_killed_late_in_a_replay_and_started_again_shows_what_the_others_show(tmp_path):
+    samples = scenes(220)
+    samples.present[:, 2] = True
+    bundle = random_bundle(cameras=CAMERAS)
+    expected = evaluate(bundle, samples.images, samples.present)
+    with replaying(tmp_path, samples, bundle, 0.1) as (system, observer, first):
+        # So far into it that all samples until here, at once, would be a flood to the gateway.
+        system.wait_until(lambda: len(observer.decisions) >= 145, "145 decisions", 40)
+        system.children.pop("device-2").kill()
+        system.wait_until(lambda: len(observer.decisions) >= 150, "decisions without it", 10)
+        system.start_device(2)
+        system.wait_until(lambda: len(observer.decisions) == 220, "all decisions", 30)
+    last = [observer.decisions[first + i].decision for i in range(200, 220)]
+    assert [d.missing for d in last] == [()] * 20
+    assert [d.label for d in last] == [
+        CLASSES[label] if label >= 0 else None for label in expected.label[200:]
     ]

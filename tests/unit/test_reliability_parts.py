@@ -231,3 +231,11 @@ def test_replay_leaves_no_sample_out_however_late_it_is():
         pacer.shown(slot)
         shown.append(slot)
     assert shown == [100, 101, 102]
+
+
+def test_replay_of_an_agent_that_was_killed_goes_on_where_the_others_are():
+    pacer = Pacer(1.0, live=False, first_slot=100, hurry_s=5.0)
+    assert pacer.next(104.9) == (100, 0.0), "a little late: it hurries"
+    assert pacer.next(160.2) == (160, 0.0)
+    pacer.shown(160)
+    assert pacer.next(160.4) == (161, pytest.approx(0.6))
