@@ -28,6 +28,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from benchmarks.machine import machine
+from broker.unpacked import library_env
 from cloud_service import api
 from cloud_service.overview import Overview
 from cloud_service.records.store import Records
@@ -131,19 +132,21 @@ def paths(count: int) -> dict[str, str]:
     }
 
 
-def find_wrk() -> str:
-    """wrk of the virtual environment or the system."""
-    private = Path(sys.prefix, "wrk/usr/bin/wrk")
-    found = str(private) if private.exists() else shutil.which("wrk")
-    if found is None:
+def find_wrk() -> tuple[str, dict[str, str]]:
+    """wrk of the virtual environment or the system, and the variables that it needs."""
+    unpacked = Path(sys.prefix, "wrk")
+    if (private := unpacked / "usr/bin/wrk").exists():
+        return str(private), library_env(unpacked)
+    if (found := shutil.which("wrk")) is None:
         raise SystemExit("wrk is missing: make bench-api unpacks it on Debian, or install it")
-    return found
+    return found, {}
 
 
-def ask(wrk: str, url: str, connections: int, seconds: int) -> Result:
+def ask(url: str, connections: int, seconds: int) -> Result:
     """Have wrk ask for one URL."""
     with urllib.request.urlopen(url) as answer:
         size = len(answer.read())
+    wrk, own = find_wrk()
     command = [
         wrk,
         "-t1",
@@ -154,9 +157,6 @@ def ask(wrk: str, url: str, connections: int, seconds: int) -> Result:
         "30s",
         url,
     ]
-    # A private wrk brought its libraries with it.
-    libraries = {str(found.parent) for found in Path(sys.prefix, "wrk").rglob("*.so*")}
-    own = {"LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))} if sys.prefix in wrk else {}
     said = run(command, check=True, capture_output=True, text=True, env=os.environ | own).stdout
     found = {share: _ms(said, rf"^\s+{share}%\s+(\S+)\s*$") for share in ("50", "99")}
     errors = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
@@ -213,7 +213,7 @@ def storing() -> Iterator[None]:
 
 def measure(count: int, connections: int, seconds: int) -> dict[str, Result]:
     """Every kind of request, one after the other."""
-    wrk = find_wrk()
+    find_wrk()  # or say so before anything is started
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -229,7 +229,7 @@ def measure(count: int, connections: int, seconds: int) -> dict[str, Result]:
         results = {}
         with storing():
             for name, path in paths(count).items():
-                results[name] = ask(wrk, base + path, connections, seconds)
+                results[name] = ask(base + path, connections, seconds)
                 print(f"{name:<28} {results[name]}", flush=True)
         return results
     finally:

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from broker.unpacked import library_env
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 OUT = REPOSITORY / "build" / "bench" / "device-arm64.json"
 DOCS = REPOSITORY / "docs" / "pi.md"
@@ -76,7 +78,6 @@ def write_archive(out: BinaryIO, found: dict[str, Path], interpreter: str) -> No
 def boot(machine: Path, archive: Path) -> dict[str, float]:
     """Run the machine; what its first process says."""
     parts = machine / "qemu" / "usr"
-    libraries = [parts / "lib" / "x86_64-linux-gnu", machine / "qemu" / "lib" / "x86_64-linux-gnu"]
     command = [
         str(parts / "bin" / "qemu-system-aarch64"), "-L", str(parts / "share" / "qemu"),
         "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "2048", "-nographic", "-nodefaults",
@@ -84,8 +85,7 @@ def boot(machine: Path, archive: Path) -> dict[str, float]:
         "-append", f"console=ttyAMA0 quiet panic=-1 ddnn.time={time.time():.0f}",
         "-no-reboot",
     ]  # fmt: skip
-    libraries.append(libraries[0] / "pulseaudio")
-    environment = os.environ | {"LD_LIBRARY_PATH": ":".join(map(str, libraries))}
+    environment = os.environ | library_env(machine / "qemu")
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=TIMEOUT_S, check=False, errors="replace",

@@ -21,6 +21,7 @@ from string import Template
 from types import TracebackType
 from typing import Self
 
+from broker.unpacked import library_env
 from ddnn.errors import DdnnError
 from ddnn.processes import Child, start_child, stop_children
 
@@ -39,16 +40,20 @@ _PORTS = range(20000, 32768)
 
 @dataclass(frozen=True)
 class Mosquitto:
-    """A mosquitto program that runs here."""
+    """A mosquitto program that runs here.
+
+    Attributes:
+        unpacked: the folder that its Debian package was unpacked into; None: it is installed.
+    """
 
     path: Path
     version: tuple[int, int, int]
-    library_dirs: tuple[Path, ...] = ()
+    unpacked: Path | None = None
 
     @property
     def env(self) -> dict[str, str]:
         """Variables that it needs to find its shared libraries."""
-        return _library_env(self.library_dirs)
+        return library_env(self.unpacked) if self.unpacked else {}
 
 
 class _Unusable(Exception):
@@ -90,7 +95,7 @@ def find_mosquitto(
             continue
         try:
             is_private = candidate.is_relative_to(private_dir)
-            return _probe(candidate, _library_dirs(private_dir) if is_private else ())
+            return _probe(candidate, private_dir if is_private else None)
         except _Unusable as reason:
             rejected.append(f"  {candidate}: {reason}")
     oldest = ".".join(map(str, OLDEST_VERSION))
@@ -106,26 +111,9 @@ def find_mosquitto(
     raise DdnnError("\n".join(lines))
 
 
-def _library_dirs(private_dir: Path) -> tuple[Path, ...]:
-    """Where the unpacked Debian packages keep shared libraries: usr/lib/<architecture> and kin."""
-    folders = {library.parent for library in private_dir.glob("**/lib/**/*.so*")}
-    return tuple(sorted(folders))
-
-
-def _library_env(library_dirs: tuple[Path, ...]) -> dict[str, str]:
-    if not library_dirs:
-        return {}
-    inherited = os.environ.get("LD_LIBRARY_PATH")
-    return {
-        "LD_LIBRARY_PATH": os.pathsep.join(
-            [*map(str, library_dirs), *([inherited] if inherited else [])]
-        )
-    }
-
-
-def _probe(path: Path, library_dirs: tuple[Path, ...] = ()) -> Mosquitto:
+def _probe(path: Path, unpacked: Path | None = None) -> Mosquitto:
     """Ask a program for its version; it fails here when one of its libraries is missing."""
-    env = {**os.environ, **_library_env(library_dirs)}
+    env = {**os.environ, **(library_env(unpacked) if unpacked else {})}
     try:
         done = subprocess.run(
             [path, "-h"], env=env, capture_output=True, text=True, timeout=10, check=False
@@ -139,7 +127,7 @@ def _probe(path: Path, library_dirs: tuple[Path, ...] = ()) -> Mosquitto:
     version = (int(match[1]), int(match[2]), int(match[3] or 0))
     if version < OLDEST_VERSION:
         raise _Unusable(f"is version {match[0].split()[-1]}, too old")
-    return Mosquitto(path, version, library_dirs)
+    return Mosquitto(path, version, unpacked)
 
 
 def render_config(port: int, persistence_dir: Path | None = None) -> str:

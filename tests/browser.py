@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from broker.unpacked import library_env
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: Nothing of its own shall call home, and a test machine has no GPU.
 FLAGS = (
@@ -80,10 +82,7 @@ def find_chromium(
 
 def _private_env(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Where unpacked packages have their libraries and fonts."""
-    places = ("lib/*/*.so*", "usr/lib/*/*.so*", "usr/lib/*/pulseaudio/*.so*")
-    libraries = sorted({str(found.parent) for place in places for found in folder.glob(place)})
-    inherited = environ.get("LD_LIBRARY_PATH")
-    env = {"LD_LIBRARY_PATH": os.pathsep.join([*libraries, *([inherited] if inherited else [])])}
+    env = library_env(folder, environ)
     if not Path("/etc/fonts/fonts.conf").is_file():
         env["FONTCONFIG_PATH"] = str(folder / "etc/fonts")
     return env

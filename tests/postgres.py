@@ -20,12 +20,15 @@ import psycopg
 import pytest
 
 from broker.mosquitto import free_port
+from broker.unpacked import library_env
+
+#: Unpacked by `make setup-dev`.
+PRIVATE = Path(sys.prefix, "postgresql")
 
 
 def find_programs() -> Path | None:
     """The folder of `initdb` and `postgres`: of the virtual environment, the system, or None."""
-    private = Path(sys.prefix, "postgresql")
-    for root in (private / "usr/lib/postgresql", Path("/usr/lib/postgresql")):
+    for root in (PRIVATE / "usr/lib/postgresql", Path("/usr/lib/postgresql")):
         for folder in sorted(root.glob("*/bin"), reverse=True):
             if (folder / "initdb").exists() and (folder / "postgres").exists():
                 return folder
@@ -41,6 +44,7 @@ class Postgres:
         if programs is None:
             pytest.skip("no PostgreSQL server here: apt install postgresql")
         self._programs = programs
+        self._unpacked = PRIVATE if programs.is_relative_to(PRIVATE) else None
         self._user = _unprivileged()
         # Not pytest's folder: another user must be able to enter every folder above.
         self._folder = Path(tempfile.mkdtemp(prefix="ddnn-postgres-"))
@@ -49,10 +53,10 @@ class Postgres:
             if not self._may_run():
                 # Unpacked where that user may not look, as in root's home. It finds its own
                 # files beside the program, wherever that is.
-                private = Path(sys.prefix, "postgresql")
-                shutil.copytree(private, self._folder / "program", symlinks=True)
-                (self._folder / "program").chmod(0o755)
-                self._programs = self._folder / "program" / programs.relative_to(private)
+                self._unpacked = self._folder / "program"
+                shutil.copytree(PRIVATE, self._unpacked, symlinks=True)
+                self._unpacked.chmod(0o755)
+                self._programs = self._unpacked / programs.relative_to(PRIVATE)
         self.port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
         subprocess.run(
@@ -149,11 +153,7 @@ class Postgres:
 
     @property
     def _environment(self) -> dict[str, str]:
-        # Of an unpacked package: .../usr/lib/postgresql/15/bin
-        libraries = self._programs.parents[2]
-        found = {str(each.parent) for each in libraries.glob("**/*.so*")}
-        is_private = libraries != Path("/usr/lib")
-        paths = {"LD_LIBRARY_PATH": os.pathsep.join(sorted(found))} if is_private else {}
+        paths = library_env(self._unpacked, {}) if self._unpacked else {}
         return {"PATH": os.environ["PATH"], "LC_ALL": "C"} | paths
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from broker.unpacked import library_env
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "deploy-host"
 #: Boots a folder on a machine whose own init is not systemd and whose cgroups are of the old kind,
@@ -90,11 +92,10 @@ class Host:
         for path in ("opt/ddnn", "etc/ddnn", "var/lib/ddnn"):
             target = self.root / path
             target.unlink() if target.is_symlink() else shutil.rmtree(target, ignore_errors=True)
-        libraries = FOLDER / "nspawn" / "usr" / "lib" / "x86_64-linux-gnu"
         with (self.work / "boot.log").open("wb") as log:
             self._boot = subprocess.Popen(
                 ["bash", "-c", BOOT, "boot", FOLDER / "nspawn/usr/bin/systemd-nspawn", self.root],
-                env=os.environ | {"LD_LIBRARY_PATH": f"{libraries}:{libraries / 'systemd'}"},
+                env=os.environ | library_env(FOLDER / "nspawn"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
