@@ -356,10 +356,12 @@ class Client:
         Raises:
             DdnnError: the message is over the broker's packet limit.
         """
-        if self.max_packet is not None and len(payload) + len(topic) + 64 > self.max_packet:
+        needed = len(payload) + len(topic) + 64
+        if self.max_packet is not None and needed > self.max_packet:
             raise DdnnError(
                 f"message of {len(payload)} bytes on {topic} is over the broker's packet limit "
-                f"of {self.max_packet}"
+                f"of {self.max_packet}; its max_packet_size must be {needed} or more (in "
+                "mosquitto.conf; those that ddnn makes have 1048576)"
             )
 
     def send(self, message: Publish) -> Receipt | None:

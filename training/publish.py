@@ -94,8 +94,9 @@ def publish_bundle(client: Client, site: str, bundle: Bundle, timeout_s: float) 
         raise BundleError(f"bundle lacks section {', '.join(sorted(missing))}")
     deadline = time.monotonic() + timeout_s
     messages = offer(site, bundle)
-    for message in messages:
-        client.check_size(message.topic, message.payload)
+    # The largest one, so that the error names a limit that is enough for all.
+    largest = max(messages, key=lambda message: len(message.topic) + len(message.payload))
+    client.check_size(largest.topic, largest.payload)
     for batch in (messages[:-1], messages[-1:]):
         sent = [client.publish(m.topic, m.payload, qos=1, retain=True) for m in batch]
         for info in sent:

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from broker.unpacked import library_env
+from ddnn.processes import start_child
 
 ROOT = Path(__file__).resolve().parents[2]
+#: What `scripts/fetch-host` made; what is booted is a copy of its `debian`.
 FOLDER = ROOT / "build" / "deploy-host"
 #: Boots a folder on a machine whose own init is not systemd and whose cgroups are of the old kind,
 #: too: the container gets the new kind in a mount namespace of its own.
@@ -42,14 +44,6 @@ CONTAINER = [
 ]
 
 
-def put_pictures() -> None:
-    """Something for a camera's agent to show, before the container is booted."""
-    pictures = FOLDER / "rootfs" / "srv" / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 48), (90, 120, 60)).save(pictures / "0.png")
-    os.chmod(pictures / "0.png", 0o644)
-
-
 def wait(condition: Callable[[], object], what: str, timeout_s: float) -> None:
     """Wait for it; an assertion fails when it does not come in time."""
     deadline = time.monotonic() + timeout_s
@@ -64,7 +58,9 @@ def main_pid(host: Host, unit: str) -> int:
 
 
 class Host:
-    """The container, from entering to leaving.
+    """The container, from entering to leaving: fresh, with a picture in `/srv/pictures`.
+
+    It ends with this process, however that ends, and what runs left on its disk is of no matter.
 
     Args:
         work: for keys and logs.
@@ -78,29 +74,28 @@ class Host:
         self.root = FOLDER / "rootfs"
 
     def __enter__(self) -> Host:
+        shutil.rmtree(self.root, ignore_errors=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", FOLDER / "debian", self.root], check=True)
+        pictures = self.root / "srv" / "pictures"
+        pictures.mkdir()
+        Image.new("RGB", (64, 48), (90, 120, 60)).save(pictures / "0.png")
+        os.chmod(pictures / "0.png", 0o644)
         key = self.work / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         (self.work / "known_hosts").touch()
         ssh = self.root / "home" / "pi" / ".ssh"
-        ssh.mkdir(mode=0o700, exist_ok=True)
+        ssh.mkdir(mode=0o700)
         shutil.copy(f"{key}.pub", ssh / "authorized_keys")
         for path in (ssh, ssh / "authorized_keys"):
             os.chown(path, 1000, 1000)
         drop_in = self.root / "etc" / "ssh" / "sshd_config.d" / "test.conf"
         drop_in.write_text(f"Port {self.port}\nListenAddress 127.0.0.1\n")
-        # What a test before may have left behind when it was killed.
-        for path in ("opt/ddnn", "etc/ddnn", "var/lib/ddnn"):
-            target = self.root / path
-            target.unlink() if target.is_symlink() else shutil.rmtree(target, ignore_errors=True)
-        with (self.work / "boot.log").open("wb") as log:
-            self._boot = subprocess.Popen(
-                ["bash", "-c", BOOT, "boot", FOLDER / "nspawn/usr/bin/systemd-nspawn", self.root],
-                env=os.environ | library_env(FOLDER / "nspawn"),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        nspawn = FOLDER / "nspawn" / "usr" / "bin" / "systemd-nspawn"
+        self._boot = start_child(
+            ["bash", "-c", BOOT, "boot", str(nspawn), str(self.root)],
+            library_env(FOLDER / "nspawn"),
+            self.work / "boot.log",
+        )
         deadline = time.monotonic() + 60
         while self.run("true").returncode:
             if time.monotonic() > deadline or self._boot.poll() is not None:

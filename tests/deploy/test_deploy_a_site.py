@@ -17,7 +17,7 @@ from ddnn.tls import TlsFiles
 from ddnn.trust import KeySet
 from demo.observer import Observer
 from tests.bundles import random_bundle
-from tests.deploy.host import CONTAINER, Host, main_pid, put_pictures, wait
+from tests.deploy.host import CONTAINER, Host, main_pid, wait
 from tests.signing import signed, trusted
 
 pytestmark = CONTAINER
@@ -30,7 +30,6 @@ GATEWAY = "ddnn@gateway.service"
 def yard(tmp_path_factory):
     """The host, the folder of its site, and the site's broker, which does not run yet."""
     work = tmp_path_factory.mktemp("site")
-    put_pictures()
     with Host(work) as host:
         folder = work / "yard"
         plan = Plan(

@@ -11,7 +11,7 @@ from broker.mosquitto import LocalBroker, free_port
 from ddnn.mqtt import Client
 from demo.observer import Observer
 from tests.bundles import random_bundle
-from tests.deploy.host import CONTAINER, Host, main_pid, put_pictures, wait
+from tests.deploy.host import CONTAINER, Host, main_pid, wait
 from training.publish import publish_bundle
 
 pytestmark = CONTAINER
@@ -23,7 +23,6 @@ def site(tmp_path_factory):
     """The host, a broker that it reaches, and what is to be seen on that."""
     work = tmp_path_factory.mktemp("deploy")
     broker = LocalBroker(directory=work / "broker")
-    put_pictures()
     with Host(work) as host:
         broker.start()
         client = Client(broker.host, broker.port, "observer")

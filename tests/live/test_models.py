@@ -1,5 +1,6 @@
 """Bundles on retained topics: pushed by command, changed over to, refused when wrong."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from broker.mosquitto import LocalBroker
+from broker.mosquitto import LocalBroker, render_config
 from ddnn import topics
 from ddnn.errors import DdnnError
 from ddnn.key_files import read_secret
@@ -217,21 +218,36 @@ def test_broker_that_forgot_everything_is_told_again_by_the_gateway(site):
     site.wait_status(lambda s: s.bundle == second.bundle_id)
 
 
-def test_bundle_over_the_brokers_packet_limit_is_refused_before_anything_is_sent():
-    class Narrow:
-        published = 0
+def publish_under(limit_bytes, bundle, folder):
+    """What an onlooker hears of a bundle that is published where packets have this limit."""
 
-        def check_size(self, topic, payload):
-            if len(payload) > 1500:
-                raise DdnnError("over the broker's packet limit")
+    def config(port):
+        own = "max_packet_size 2097152"
+        assert own in render_config(port)
+        return render_config(port).replace(own, f"max_packet_size {limit_bytes}")
 
-        def publish(self, *_args, **_options):
-            self.published += 1
+    heard = []
+    with LocalBroker(directory=folder, config=config) as broker:
+        client = Client(broker.host, broker.port, "publisher")
+        client.subscribe("#", heard.append)
+        client.start()
+        try:
+            client.wait_connected(10)
+            publish_bundle(client, SITE, bundle, 10)
+        except DdnnError as error:
+            return heard, str(error)
+        finally:
+            client.stop()
+    return heard, None
 
-    client = Narrow()
-    with pytest.raises(DdnnError, match="packet limit"):
-        publish_bundle(client, SITE, random_bundle(), 1)
-    assert client.published == 0
+
+def test_bundle_over_the_brokers_packet_limit_is_refused_and_the_limit_it_needs_named(tmp_path):
+    bundle = random_bundle()
+    heard, error = publish_under(1500, bundle, tmp_path)
+    assert heard == [], "nothing was sent"
+    enough = int(re.search(r"max_packet_size must be (\d+) or more", error)[1])
+    _, error = publish_under(enough, bundle, tmp_path)
+    assert error is None
 
 
 def test_publish_without_a_broker_says_what_to_do(tmp_path):
