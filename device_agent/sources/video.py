@@ -134,8 +134,13 @@ def _frames(
         SourceError: it cannot be opened, or it breaks off.
     """
     import av
+    from av.video.reformatter import VideoReformatter
 
     shown = without_password(url)
+    # One for all frames: each frame's own would set up the scaling anew. From version 17 on PyAV
+    # scales on all processors unless told, which costs more than it saves at these sizes.
+    scaler = VideoReformatter()
+    alone = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
     heard_s = time.monotonic()
     try:
         with av.open(url, timeout=READ_TIMEOUT_S, **how) as container:
@@ -154,7 +159,9 @@ def _frames(
                         continue
                     next_s = captured_s + 0.9 / wanted.fps
                     width, height = scaled(picture.width, picture.height, wanted.height)
-                    small = picture.reformat(width, height, "rgb24", interpolation="AREA")
+                    small: Any = scaler.reformat(
+                        picture, width, height, "rgb24", interpolation="AREA", **alone
+                    )
                     yield Frame(small.to_ndarray(), captured_s)
     except av.FFmpegError as error:
         # FFmpeg has many words for a time limit that has passed; the clock has one.

@@ -2,8 +2,10 @@
 
 import builtins
 import importlib.util
+import os
 import socket
 import time
+from pathlib import Path
 
 import av
 import numpy as np
@@ -112,6 +114,17 @@ def test_looped_film_begins_again_later_in_time(film):
     frames.close()
     assert int(shown[10].image[0, 0, 0]) == 0
     assert (np.diff([f.captured_s for f in shown]) > 0).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no list of threads here")
+def test_film_is_decoded_and_scaled_on_the_one_thread_that_reads_it(film):
+    def threads():
+        return set(os.listdir("/proc/self/task"))
+
+    before = threads()
+    seen = [threads() for _ in file_capture(str(film), loop=False)(Wanted(30, 1000))]
+    assert len(seen) == 10
+    assert set().union(*seen) <= before
 
 
 def test_file_that_is_no_film_is_an_error_with_its_name(tmp_path):
