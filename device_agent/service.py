@@ -233,6 +233,7 @@ class DeviceService:
 
     def _wait_for_replay(self) -> bool:
         """Wait until it is known in which slot a replay begins; False: stopped instead."""
+        log.info("waiting for %s to say when the replay begins", topics.replay(self._settings.site))
         while not self._replay.is_set():
             if self._stop.is_set():
                 return False

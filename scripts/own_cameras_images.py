@@ -36,20 +36,20 @@ def main(folder: Path) -> None:
                 shelf.put(slot, when, png(data.images[number, camera]), None, ("every", 0))
             else:
                 shelf.note(slot, when, ("absent", 0))
-    yard = folder / "yard"
-    print(ddnn("collect", folder / "cameras", "--out", yard))
-    (yard / "classes.txt").write_text("".join(f"{name}\n" for name in data.classes))
+    recordings = folder / "recordings"
+    print(ddnn("collect", folder / "cameras", "--out", recordings))
+    (recordings / "classes.txt").write_text("".join(f"{name}\n" for name in data.classes))
     with chromium() as browser:
         command = ("--bundle", str(ROOT / "models" / "reference"))
-        with Labelling(yard, *command) as page, Visit(browser, size=(1000, 540)) as visit:
+        with Labelling(recordings, *command) as page, Visit(browser, size=(1000, 540)) as visit:
             opened = page.open(visit)
             for key in "000":
                 press(opened, key)
             visit.page.wait_for_timeout(1500)
             keep(visit, "own-cameras-label")
         rows = (f"{s},{data.classes[k]},\n" for s, k in zip(slots, data.labels, strict=False))
-        (yard / "labels.csv").write_text("slot,label,time\n" + "".join(rows))
-        said = ddnn("train", yard, "--site", "yard", "--epochs", 30)
+        (recordings / "labels.csv").write_text("slot,label,time\n" + "".join(rows))
+        said = ddnn("train", recordings, "--site", "yard", "--epochs", 30)
         report = re.search(r"is it good enough\? (.+)", said)
         assert report is not None, said
         with Visit(browser, size=(900, 1000)) as visit:

@@ -23,7 +23,8 @@ MOST_SETS = 12
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what a bundle folder holds: topology, sections, costs, exits, what was measured.
 
-    Every hash is checked, and every section against the manifest; none is run.
+    Every hash is checked, and every section against the manifest; none is run. Signatures are
+    named and not checked: that takes the keys that a node trusts.
     """
     found = read_folder(bundle)
     if as_json:
@@ -41,14 +42,9 @@ def facts(bundle: Bundle) -> dict[str, Any]:
     return {
         "bundle_id": bundle.bundle_id,
         "tag": f"{bundle.tag:04x}",
-        "signature": signature(bundle),
+        "signed_by": [signature.keyid for signature in bundle.signatures],
         "manifest": manifest,
     }
-
-
-def signature(bundle: Bundle) -> str:
-    """Who vouches for the bundle."""
-    return "unsigned"
 
 
 def page(bundle: Bundle) -> list[str]:
@@ -60,10 +56,11 @@ def page(bundle: Bundle) -> list[str]:
         f"bundle      {manifest.name}, version {manifest.version}, made {manifest.created}",
         f"id          {bundle.bundle_id}",
         f"tag         {bundle.tag:04x}",
-        f"signature   {signature(bundle)}",
+        f"signed by   {', '.join(each.keyid for each in bundle.signatures) or 'nobody'}",
         f"classes     {', '.join(manifest.classes)}",
         f"pictures    {image.width} x {image.height}, {_number(image.channels, 'channel')}",
         f"size        {total:,} bytes in {_number(len(bundle.sections), 'section')}",
+        *_terms_lines(manifest),
         "",
         *drawing(bundle),
         "  (an exit answers where the normalised entropy is below its number)",
@@ -81,6 +78,18 @@ def page(bundle: Bundle) -> list[str]:
         lines += ["", "training"]
         lines += [f"  {key} = {value}" for key, value in sorted(manifest.training.items())]
     return lines
+
+
+def _terms_lines(manifest: Manifest) -> list[str]:
+    """Where and until when it may be taken up; none without limits."""
+    terms = manifest.terms
+    if terms is msgspec.UNSET:
+        return []
+    limits = [f"until {terms.expires:%Y-%m-%d %H:%M} UTC"] if terms.expires else []
+    limits += [f"site {', '.join(terms.sites)}"] if terms.sites else []
+    limits += [f"{tier} {', '.join(names)}" for tier, names in sorted(terms.hardware.items())]
+    limits += [f"ddnn {terms.min_version} or later"] if terms.min_version else []
+    return [f"limits      {'; '.join(limits)}"] if limits else []
 
 
 def drawing(bundle: Bundle) -> list[str]:

@@ -1,16 +1,18 @@
 """`ddnn inspect`: the page shows what is there, and the costs are those of the parameters."""
 
+import datetime
 import json
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
-from ddnn.bundle import assemble, encode_manifest
+from ddnn.bundle import Terms, assemble, encode_manifest
 from ddnn.cli import main
 from ddnn.measurements import Calibration, CurvePoint, MissingCameras, MissingTable
 from ddnn.store import write_folder
 from tests.arm64.bundles import random_bundle
+from tests.signing import KEY, OTHER, signed
 from training.cost import Cost, section_cost
 from training.inspect import drawing
 
@@ -73,7 +75,7 @@ def test_page_names_everything(tmp_path):
     for text in (
         made.bundle_id,
         f"tag         {made.tag:04x}",
-        "unsigned",
+        "signed by   nobody",
         "car, bus, person",
         "12 x 20, 3 channels",
         "device/0..4",
@@ -158,9 +160,28 @@ def test_json_is_the_manifest_with_costs(tmp_path):
     made = bundle()
     found = json.loads(inspect(tmp_path, made, "--json").output)
     assert found["bundle_id"] == made.bundle_id
-    assert found["signature"] == "unsigned"
+    assert found["signed_by"] == []
     assert found["manifest"]["topology"] == {"cameras": 5, "edges": [[0, 1, 2], [3, 4]]}
     assert found["manifest"]["sections"][0]["cost"]["binary_weights"] == 675
+
+
+def test_page_says_who_signed_a_bundle_and_what_limits_it(tmp_path):
+    terms = Terms(
+        expires=datetime.datetime(2027, 6, 30, 23, 59, 59, tzinfo=datetime.UTC),
+        sites=("s1", "s2"),
+        hardware={"device": ("aarch64",)},
+        min_version="0.1.0",
+    )
+    plain, made = bundle(), signed(changed(bundle(), terms=terms), KEY, OTHER)
+    output = inspect(tmp_path, made).output
+    assert f"signed by   {KEY.key_id}, {OTHER.key_id}\n" in output
+    limits = "until 2027-06-30 23:59 UTC; site s1, s2; device aarch64; ddnn 0.1.0 or later"
+    assert f"limits      {limits}\n" in output
+    found = json.loads(inspect(tmp_path, made, "--json").output)
+    assert found["signed_by"] == [KEY.key_id, OTHER.key_id]
+    output = inspect(tmp_path / "plain", plain).output
+    assert "signed by   nobody\n" in output
+    assert "limits" not in output
 
 
 def test_damaged_bundle_is_an_error_not_a_page(tmp_path):
