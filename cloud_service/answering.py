@@ -73,7 +73,7 @@ class Answering:
         with self._change:
             if self._stopping_at is None:
                 item = (site, correlation, request)
-                size_bytes = request.features.nbytes
+                size_bytes = len(request.frame.body)
                 self._batches.put(id(request.section), item, size_bytes, now, expires_at)
                 self._change.notify()
 

@@ -200,7 +200,7 @@ class Held:
         if len(requests) >= self.broken_from:
             raise MemoryError("too many")
         self.batches.append(len(requests))
-        return [bytes([request.slot]) for request in requests]
+        return [bytes([request.frame.slot]) for request in requests]
 
 
 class Answers:
@@ -212,7 +212,7 @@ class Answers:
 
 
 def request(slot):
-    return Request(None, 1, 2, slot, np.zeros((1, 4), np.uint8), np.ones(1, np.uint8))
+    return Request(None, wire.Frame(Kind.ESCALATION, 0, 1, 2, slot, bytes(8)))
 
 
 def ask(answering, *slots):
