@@ -22,15 +22,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from ddnn import metrics
+from ddnn import metrics, publish_packet
 from ddnn.denials import Denials
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.message import Message, Publish
@@ -110,37 +111,49 @@ Handler = Callable[[Message], None]
 
 
 class _Paho(paho.Client):
-    """paho with two shortcuts; what else comes goes its own way.
+    """paho with short ways for what comes all the time; what else comes goes its own way.
 
     Args:
-        plain: called with topic, payload and retain flag of each message at QoS 0 that has no
-            properties: frame traffic. To read one with `Properties` and all takes paho as long as
-            everything that a gateway does with it.
+        plain: called with each message that `ddnn.publish_packet` can read, and its packet id (0
+            at QoS 0). To read one with `Properties` and all takes paho as long as everything that
+            a gateway does with it.
     """
 
     def __init__(
-        self, client_id: str, plain: Callable[[str, bytes, bool], None], *, manual_ack: bool
+        self, client_id: str, plain: Callable[[Message, int], None], *, manual_ack: bool
     ) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5, manual_ack=manual_ack
         )
         self._plain = plain
+        self._acknowledges = not manual_ack
 
     def _create_socket(self) -> Any:
         return BufferedSocket(cast(socket.socket, super()._create_socket()))
 
     def _handle_publish(self) -> MQTTErrorCode:
-        head, packet = self._in_packet["command"], self._in_packet["packet"]
-        # Topic length and topic, then (at QoS 0) the length of properties.
-        end = 2 + int.from_bytes(packet[:2], "big")
-        if head & 0b0110 or len(packet) <= end or packet[end]:
+        found = publish_packet.decode(self._in_packet["command"], self._in_packet["packet"])
+        if found is None:
             return super()._handle_publish()
-        try:
-            topic = packet[2:end].decode()
-        except UnicodeDecodeError:
-            return super()._handle_publish()
-        self._plain(topic, bytes(packet[end + 1 :]), bool(head & 1))
+        message, packet = found
+        self._plain(message, packet)
+        if packet and self._acknowledges:
+            return self._send_puback(packet)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        if cmd != "PUBACK" or len(packet) != 2:  # two bytes: the broker has taken it
+            return super()._handle_pubackcomp(cmd)
+        number = int.from_bytes(packet, "big")
+        with self._out_message_mutex:
+            if number in self._out_messages:
+                return self._do_on_publish(number, _TAKEN, _NO_PROPERTIES)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+_TAKEN = ReasonCode(PacketTypes.PUBACK)
+_NO_PROPERTIES = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
 
 
 class Client:
@@ -201,7 +214,7 @@ class Client:
         # message's.
         self._connection = 0
         self._connection_lock = threading.Lock()
-        self._client = _Paho(client_id, self._plain, manual_ack=session is not None)
+        self._client = _Paho(client_id, self._take, manual_ack=session is not None)
         self._network = NetworkThread(
             f"mqtt-{client_id}", self._client, self.trouble.failed, self._broken, self._all_handled
         )
@@ -345,15 +358,7 @@ class Client:
             DdnnError: the message is over the broker's packet limit.
         """
         self.check_size(topic, payload)
-        properties = None
-        if response_topic or correlation or expiry_s is not None:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            if response_topic:
-                properties.ResponseTopic = response_topic
-            if correlation:
-                properties.CorrelationData = correlation
-            if expiry_s is not None:
-                properties.MessageExpiryInterval = max(1, round(expiry_s))
+        properties: Any = publish_packet.pack_properties(response_topic, correlation, expiry_s)
         info = self._client.publish(topic, payload, qos, retain, properties)
         if info.rc == paho.MQTT_ERR_SUCCESS or (qos and info.rc == paho.MQTT_ERR_NO_CONN):
             self.counts["published"] += 1
@@ -554,17 +559,13 @@ class Client:
         if filters:
             self._client.subscribe(filters)
 
-    def _delivery(self, message: paho.MQTTMessage) -> tuple[int, int] | None:
-        acknowledged = self._session is None or message.qos == 0
-        return None if acknowledged else (self._connection, message.mid)
-
     def _received(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
         try:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""  # which nobody wants
         properties = message.properties
-        heard = self._handle(
+        self._take(
             Message(
                 topic,
                 bytes(message.payload),
@@ -572,14 +573,16 @@ class Client:
                 getattr(properties, "ResponseTopic", None),
                 getattr(properties, "CorrelationData", None),
                 getattr(properties, "MessageExpiryInterval", None),
-                self._delivery(message),
-            )
+            ),
+            message.mid if message.qos else 0,
         )
-        if not heard and self._session is not None and message.qos:
-            self._client.ack(message.mid, message.qos)
 
-    def _plain(self, topic: str, payload: bytes, retain: bool) -> None:
-        self._handle(Message(topic, payload, retain))
+    def _take(self, message: Message, packet: int) -> None:
+        """A message, and its packet id (0 at QoS 0)."""
+        if self._session is None or not packet:
+            self._handle(message)
+        elif not self._handle(message._replace(delivery=(self._connection, packet))):
+            self._client.ack(packet, 1)
 
     def _handle(self, message: Message) -> bool:
         """Give a message to those who want it; False: nobody does.

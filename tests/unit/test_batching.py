@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_service.answering import Answering
+from cloud_service.answering import Answering, Asked
 from cloud_service.batching import Batches, BatchRules
 from cloud_service.worker import Request, Worker
 from ddnn import wire
@@ -216,8 +216,7 @@ def request(slot):
 
 
 def ask(answering, *slots):
-    for slot in slots:
-        answering.put("s1", request(slot), bytes([slot]), 60.0)
+    answering.put([Asked("s1", request(slot), bytes([slot]), 60.0) for slot in slots])
 
 
 def test_network_thread_is_not_held_up_and_what_waits_is_answered_at_the_end():
