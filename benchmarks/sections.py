@@ -261,7 +261,7 @@ def measure_agent(case: Case, rounds: int) -> dict[str, float]:
     agent.load(Bundle(manifest, encode_manifest(manifest), {"device/0": case.data}))
     section = Section(case.info, case.data)
     section.run_one(*case.ours[0])
-    session_alone = section._single.run  # the bound session call and nothing else
+    session_alone = section.batch(1).run  # the bound session call and nothing else
     times = latencies(
         {
             "view": lambda n: agent.view(n, case.ours[n][0]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cloud_service.batching import Batches, BatchRules, Waiting
@@ -31,9 +31,19 @@ class Stats(NamedTuple):
     latency_s: Histogram
 
 
-#: Site, correlation data, request.
-_Asked = tuple[str, bytes | None, Request]
-_Item = Waiting[_Asked]
+class Asked(NamedTuple):
+    """A request, and where its answer goes.
+
+    Attributes:
+        expiry_s: for how long its asker waits; None: it does not say.
+    """
+
+    site: str
+    request: Request
+    correlation: bytes | None
+    expiry_s: float | None
+
+
 #: Hands an answer to MQTT: site, ANSWER, correlation data.
 Reply = Callable[[str, bytes, bytes | None], None]
 
@@ -50,7 +60,7 @@ class Answering:
     def __init__(self, worker: Worker, rules: BatchRules, reply: Reply) -> None:
         self._worker = worker
         self._reply = reply
-        self._batches: Batches[_Asked] = Batches(rules, worker.counts)
+        self._batches: Batches[Asked] = Batches(rules, worker.counts)
         self._sizes, self._latencies = Histogram(BATCH), Histogram(SECONDS)
         self._change = threading.Condition()
         self._stopping_at: float | None = None
@@ -60,22 +70,18 @@ class Answering:
         """Begin to answer."""
         self._thread.start()
 
-    def put(
-        self, site: str, request: Request, correlation: bytes | None, expiry_s: float | None
-    ) -> None:
-        """Have `request` answered.
-
-        Args:
-            expiry_s: for how long its asker waits; None: it does not say.
-        """
+    def put(self, asked: Sequence[Asked]) -> None:
+        """Have these answered: all that came at once, so that they can share a batch."""
         now = time.monotonic()
-        expires_at = now + expiry_s if expiry_s is not None else float("inf")
         with self._change:
-            if self._stopping_at is None:
-                item = (site, correlation, request)
-                size_bytes = request.features.nbytes
-                self._batches.put(id(request.section), item, size_bytes, now, expires_at)
-                self._change.notify()
+            if self._stopping_at is not None:
+                return
+            for one in asked:
+                request = one.request
+                expires_at = now + one.expiry_s if one.expiry_s is not None else float("inf")
+                size_bytes = len(request.frame.body)
+                self._batches.put(id(request.section), one, size_bytes, now, expires_at)
+            self._change.notify()
 
     def stop(self) -> None:
         """Answer what waits, within a time, and end the thread."""
@@ -102,12 +108,11 @@ class Answering:
                 for one in batch:
                     self._latencies.add(done - one.came_at)
 
-    def _answer(self, batch: list[_Item]) -> None:
+    def _answer(self, batch: list[Waiting[Asked]]) -> None:
         try:
-            answers = self._worker.run([one.request[2] for one in batch])
+            answers = self._worker.run([one.request.request for one in batch])
             for one, answer in zip(batch, answers, strict=True):
-                site, correlation, _ = one.request
-                self._reply(site, answer, correlation)
+                self._reply(one.request.site, answer, one.request.correlation)
         except Exception:
             if len(batch) > 1:
                 # Many may ask for more memory than there is, where one does not.
@@ -116,9 +121,9 @@ class Answering:
                 return
             # This asker gives up; the next ones must not suffer.
             self._worker.counts["failed"] += 1
-            log.exception("answering a request of site %s", batch[0].request[0])
+            log.exception("answering a request of site %s", batch[0].request.site)
 
-    def _next(self) -> list[_Item]:
+    def _next(self) -> list[Waiting[Asked]]:
         """Wait for the next batch; empty: it is over."""
         with self._change:
             while True:

@@ -86,7 +86,9 @@ class Batches(Generic[T]):
         self._number += 1
         self._all[self._number] = Waiting(group, request, size_bytes, now, expires_at)
         self.held_bytes += size_bytes
-        numbers = self._groups.setdefault(group, deque())
+        numbers = self._groups.get(group)
+        if numbers is None:
+            numbers = self._groups[group] = deque()
         numbers.append(self._number)
         if len(numbers) >= self.rules.size:
             self._full[group] = None
@@ -124,7 +126,7 @@ class Batches(Generic[T]):
         """Remove the oldest `count` requests of a group."""
         numbers = self._groups[group]
         taken = [self._all.pop(numbers.popleft()) for _ in range(min(count, len(numbers)))]
-        self.held_bytes -= sum(one.size_bytes for one in taken)
+        self.held_bytes -= sum([one.size_bytes for one in taken])
         if len(numbers) < self.rules.size:
             self._full.pop(group, None)
         if not numbers:

@@ -1,7 +1,8 @@
 """The cloud worker as a process: MQTT around `cloud_service.worker`.
 
 Any number of workers may run: escalations come by a shared subscription, each to one of them. The
-network thread reads them and fills a queue; they are answered on another one, in batches.
+network thread reads all that has come and fills a queue with it, which another one answers in
+batches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 
-from cloud_service.answering import Answering
+from cloud_service.answering import Answering, Asked
 from cloud_service.batching import BatchRules
 from cloud_service.metrics import samples
 from cloud_service.worker import Request, Worker
@@ -127,6 +128,7 @@ class CloudService:
             BatchRules(settings.batch_size, settings.batch_delay_s, settings.batch_waiting),
             self._reply,
         )
+        self._inbox: list[Asked] = []
         self._feeds: dict[str, ModelFeed] = {}
         self._background = Background("models")
         self._client = Client(
@@ -136,6 +138,7 @@ class CloudService:
             keepalive_s=settings.keepalive_s,
             will=Will(topics.worker_status(settings.worker), self._status("offline")),
             on_up=self._report,
+            on_handled=self._ask,
             tls=settings.tls,
         )
         self._metrics = open_metrics(settings, CLOUD, settings.worker, self.metrics)
@@ -215,9 +218,15 @@ class CloudService:
             return
         accepted = self._worker.accept(site, message.payload)
         if isinstance(accepted, Request):
-            self.answering.put(site, accepted, message.correlation, message.expiry_s)
+            self._inbox.append(Asked(site, accepted, message.correlation, message.expiry_s))
         elif accepted is not None:
             self._reply(site, accepted, message.correlation)
+
+    def _ask(self) -> None:
+        """All that one wake-up of the network thread has brought."""
+        if self._inbox:
+            inbox, self._inbox = self._inbox, []
+            self.answering.put(inbox)
 
     def _reply(self, site: str, answer: bytes, correlation: bytes | None) -> None:
         # Without a connection it is too late for an answer: it is not kept.

@@ -19,7 +19,25 @@ import numpy.typing as npt
 from ddnn import wire
 from ddnn.bundle import Bundle, SectionInfo
 from ddnn.errors import BundleError, WireError
-from ddnn.wire import Flag, Kind
+from ddnn.wire import Flag, Frame, Kind
+
+
+class CloudBatch(Protocol):
+    """What a worker needs of a `ddnn.section.Batch`: features (N, M, B), mask (N, M) -> logits."""
+
+    @property
+    def inputs(self) -> tuple[npt.NDArray[np.uint8], ...]:
+        """`features` (N, M, B) uint8 and `mask` (N, M) uint8, to be filled."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[npt.NDArray[Any], ...]:
+        """`logits` (N, K) int32 of the last run."""
+        ...
+
+    def run(self) -> None:
+        """Inputs -> outputs."""
+        ...
 
 
 class CloudSection(Protocol):
@@ -27,29 +45,23 @@ class CloudSection(Protocol):
 
     info: SectionInfo
 
-    def run_one(self, *inputs: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[Any], ...]:
-        """Features (M, B) uint8 and mask (M,) uint8 -> logits (K,) int32."""
-        ...
-
-    def run_batch(self, inputs: dict[str, npt.NDArray[np.uint8]]) -> dict[str, npt.NDArray[Any]]:
-        """`features` (N, M, B) and `mask` (N, M) uint8 -> `logits` (N, K) int32."""
+    def batch(self, size: int) -> CloudBatch:
+        """A batch of `size` requests; it may be the one that was given out before."""
         ...
 
 
 class Request(NamedTuple):
     """An ESCALATION that `section` can answer. Those of one section can be answered together.
 
+    Its features stay bytes until its batch is put together: arrays are made once for all of them.
+
     Attributes:
-        tag, boot, slot: the asker's own, so that it knows its question again.
-        features, mask: (M, B) and (M,) uint8.
+        frame: checked; its tag, boot and slot are in the answer, so that the asker knows its
+            question again.
     """
 
     section: CloudSection
-    tag: int
-    boot: int
-    slot: int
-    features: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.uint8]
+    frame: Frame
 
 
 def onnx_section(info: SectionInfo, data: bytes) -> CloudSection:
@@ -172,37 +184,34 @@ class Worker:
                     slot=frame.slot,
                     flags=Flag.UNSERVED,
                 )
-            members, feature_bytes = section.info.inputs[0].shape
-            features, mask = wire.unpack_escalation(frame.body, members, feature_bytes)
+            wire.check_escalation(frame.body, *section.info.inputs[0].shape)
         except WireError:
             self.counts["malformed"] += 1
             return None
-        return Request(section, frame.tag, frame.boot, frame.slot, features, mask)
+        return Request(section, frame)
 
     def run(self, requests: Sequence[Request]) -> list[bytes]:
         """The ANSWERs to requests of one section, in their order.
 
         Sections are exact: a request's answer does not depend on what shares its batch.
         """
-        section = requests[0].section
-        with self._running:  # a section's buffers for one are its own
-            if len(requests) == 1:
-                (logits,) = section.run_one(requests[0].features, requests[0].mask)
-                rows = logits[None]
-            else:
-                inputs = {
-                    "features": np.array([request.features for request in requests]),
-                    "mask": np.array([request.mask for request in requests]),
-                }
-                rows = section.run_batch(inputs)["logits"]
-            bodies = wire.pack_logits(rows)
-        self.counts["answered"] += len(requests)
-        size = len(bodies) // len(requests)
+        frames = [request.frame for request in requests]
+        with self._running:  # a batch is the section's own
+            batch = requests[0].section.batch(len(frames))
+            wire.unpack_escalations([frame.body for frame in frames], *batch.inputs)
+            batch.run()
+            bodies = wire.pack_logits(batch.outputs[0])
+        self.counts["answered"] += len(frames)
+        size = len(bodies) // len(frames)
         return [
-            wire.encode(Kind.ANSWER, tag=tag, boot=boot, slot=slot, body=bodies[at : at + size])
-            for at, (_, tag, boot, slot, _, _) in zip(
-                range(0, len(bodies), size), requests, strict=True
+            wire.encode(
+                Kind.ANSWER,
+                tag=frame.tag,
+                boot=frame.boot,
+                slot=frame.slot,
+                body=bodies[at : at + size],
             )
+            for at, frame in zip(range(0, len(bodies), size), frames, strict=True)
         ]
 
     def answer(self, site: str, payload: bytes) -> bytes | None:

@@ -1,9 +1,12 @@
 """MQTT 5 for every process: the only file that imports paho.
 
 Rules that cost others days: Nagle off on both sides; subscribe again on every connect; an
-exception in a handler is counted and logged, since in paho it would end the network thread; a
-message over the broker's packet limit is refused here, since sending it makes paho reconnect for
-ever; retained state (availability) is published again on every connect.
+exception in a handler is counted and logged, since it would end the connection; a message over
+the broker's packet limit is refused here, since sending it makes paho reconnect for ever; retained
+state (availability) is published again on every connect.
+
+paho speaks the protocol; when its socket is read and written is `ddnn.network_thread`'s business,
+and which handler gets a message is decided here, once per topic.
 """
 
 from __future__ import annotations
@@ -14,24 +17,26 @@ import random
 import socket
 import ssl
 import struct
-import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from ddnn import metrics
+from ddnn import metrics, publish_packet
+from ddnn.denials import Denials
 from ddnn.errors import ConfigError, DdnnError
 from ddnn.message import Message, Publish
 from ddnn.metrics import Sample
+from ddnn.network_thread import BufferedSocket, NetworkThread
 from ddnn.tls import Credentials, TlsFiles, ask_why
 from ddnn.trouble import Trouble
 
@@ -52,8 +57,8 @@ STUCK_AFTER_S = 1.0
 #: MQTT 5 broker should say so, "session taken over"; mosquitto 2.0.11 does not.)
 SHORT_CONNECTIONS = 3
 SHORT_CONNECTION_S = 10.0
-#: Topics whose refusals are logged, and counted one by one.
-MAX_DENIED_TOPICS = 100
+#: Topics whose handlers are remembered; which topics there are is the network's choice.
+MAX_ROUTES = 4096
 #: Counters of messages that did not leave, and the reasons that /metrics gives.
 _DROPPED = {
     "dropped_offline": "offline",
@@ -105,6 +110,52 @@ Receipt = paho.MQTTMessageInfo
 Handler = Callable[[Message], None]
 
 
+class _Paho(paho.Client):
+    """paho with short ways for what comes all the time; what else comes goes its own way.
+
+    Args:
+        plain: called with each message that `ddnn.publish_packet` can read, and its packet id (0
+            at QoS 0). To read one with `Properties` and all takes paho as long as everything that
+            a gateway does with it.
+    """
+
+    def __init__(
+        self, client_id: str, plain: Callable[[Message, int], None], *, manual_ack: bool
+    ) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5, manual_ack=manual_ack
+        )
+        self._plain = plain
+        self._acknowledges = not manual_ack
+
+    def _create_socket(self) -> Any:
+        return BufferedSocket(cast(socket.socket, super()._create_socket()))
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        found = publish_packet.decode(self._in_packet["command"], self._in_packet["packet"])
+        if found is None:
+            return super()._handle_publish()
+        message, packet = found
+        self._plain(message, packet)
+        if packet and self._acknowledges:
+            return self._send_puback(packet)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        if cmd != "PUBACK" or len(packet) != 2:  # two bytes: the broker has taken it
+            return super()._handle_pubackcomp(cmd)
+        number = int.from_bytes(packet, "big")
+        with self._out_message_mutex:
+            if number in self._out_messages:
+                return self._do_on_publish(number, _TAKEN, _NO_PROPERTIES)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+_TAKEN = ReasonCode(PacketTypes.PUBACK)
+_NO_PROPERTIES = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+
+
 class Client:
     """A connection that stays: it connects in the background and again whenever it is lost.
 
@@ -115,6 +166,9 @@ class Client:
         will: what the broker says when this client vanishes.
         on_up: called on the network thread after each connect, subscriptions sent.
         on_down: called on the network thread after a connection was lost.
+        on_handled: called on the network thread when all messages and acknowledgements that had
+            come are with their handlers, before anything that these published is written, and
+            before the broker hears that it may forget the messages.
         tls: files of the CA and of this node; None: no TLS. Renewed files are used from the next
             connection on.
         session: None: nothing is kept for this client while it is away.
@@ -133,6 +187,7 @@ class Client:
         will: Will | None = None,
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
+        on_handled: Callable[[], None] | None = None,
         tls: TlsFiles | None = None,
         session: Session | None = None,
     ) -> None:
@@ -142,39 +197,38 @@ class Client:
         self._address = (host, port or (TLS_PORT if tls else PORT), keepalive_s)
         self._credentials = Credentials(tls) if tls else None
         self.trouble = Trouble(f"{host}:{self._address[1]}", self._ask if tls else None)
-        self._in_flight: dict[int, str] = {}
-        self._denied_early: dict[int, str] = {}
-        self._denied: Counter[str] = Counter()
+        self._denials = Denials(self.counts)
+        self._receipts: deque[tuple[int, Receipt]] = deque()
         self._on_up = on_up
         self._on_down = on_down
+        self._on_handled = on_handled
         self._connected_at = 0.0
         self._short_in_a_row = 0
         self._stuck_since: float | None = None
         self._stuck_looked = 0.0
         self._lock = threading.Lock()
         self._handlers: dict[str, tuple[Handler, int, bool]] = {}
+        self._routes: dict[str, tuple[Handler, ...]] = {}
         self._session = session
         # A packet id belongs to its connection: acknowledged on the next one, it would be another
         # message's.
         self._connection = 0
         self._connection_lock = threading.Lock()
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id,
-            protocol=paho.MQTTv5,
-            manual_ack=session is not None,
+        self._client = _Paho(client_id, self._take, manual_ack=session is not None)
+        self._network = NetworkThread(
+            f"mqtt-{client_id}", self._client, self.trouble.failed, self._broken, self._all_handled
         )
-        self._client.reconnect_delay_set(1, 4)
         self._client.connect_timeout = CONNECT_TIMEOUT_S
         self._client.max_queued_messages_set(MAX_QUEUED_MESSAGES)
         if will:
             self._client.will_set(will.topic, will.payload, qos=1, retain=True)
         self._client.on_connect = self._connected
-        self._client.on_connect_fail = self._connect_failed
         self._client.on_disconnect = self._disconnected
         self._client.on_socket_open = self._socket_opened
+        # With this set paho leaves writing to the network thread.
+        self._client.on_socket_register_write = lambda *_: self._network.wake()
         self._client.on_publish = self._acknowledged
-        self._client.on_message = self._unexpected
+        self._client.on_message = self._received
         if self._credentials:
             self._client.tls_set_context(self._credentials.context)
             self._client.on_pre_connect = self._before_connecting
@@ -194,7 +248,7 @@ class Client:
             self._client.connect_async(
                 host, port, keepalive_s, clean_start=False, properties=properties
             )
-        self._client.loop_start()
+        self._network.start()
 
     def wait_connected(self, timeout_s: float) -> None:
         """Wait for a connection.
@@ -209,8 +263,7 @@ class Client:
 
     def stop(self) -> None:
         """Disconnect without the will and end the network thread."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._network.stop()
 
     def certificate_note(self) -> dict[str, str]:
         """What the status should say of this node's certificate: empty while all is well."""
@@ -239,8 +292,7 @@ class Client:
 
     def denied(self) -> Counter[str]:
         """How many messages the broker refused to take from this identity, by topic."""
-        with self._lock:
-            return self._denied.copy()
+        return self._denials.by_topic()
 
     # -- messages --------------------------------------------------------------------------
 
@@ -254,7 +306,7 @@ class Client:
         """
         with self._lock:
             self._handlers[topic_filter] = (handler, qos, retained)
-        self._client.message_callback_add(_matching(topic_filter), self._guarded(handler))
+            self._routes = {}
         if self._client.is_connected():
             self._subscribe_now((topic_filter, qos, retained))
 
@@ -262,8 +314,7 @@ class Client:
         """Undo `subscribe`, of all these filters in one packet."""
         with self._lock:
             known = [each for each in topic_filters if self._handlers.pop(each, None)]
-        for topic_filter in known:
-            self._client.message_callback_remove(_matching(topic_filter))
+            self._routes = {}
         if known and self._client.is_connected():
             self._client.unsubscribe(known)
 
@@ -296,59 +347,40 @@ class Client:
         response_topic: str | None = None,
         correlation: bytes | None = None,
         expiry_s: float | None = None,
+        receipt: int | None = None,
     ) -> Receipt:
         """Send a message; at QoS 1 it is kept while the broker is away, at QoS 0 it is not.
+
+        Args:
+            receipt: what `take_acknowledged` calls it when the broker has answered (QoS 1).
 
         Raises:
             DdnnError: the message is over the broker's packet limit.
         """
         self.check_size(topic, payload)
-        properties = None
-        if response_topic or correlation or expiry_s is not None:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            if response_topic:
-                properties.ResponseTopic = response_topic
-            if correlation:
-                properties.CorrelationData = correlation
-            if expiry_s is not None:
-                properties.MessageExpiryInterval = max(1, round(expiry_s))
+        properties: Any = publish_packet.pack_properties(response_topic, correlation, expiry_s)
         info = self._client.publish(topic, payload, qos, retain, properties)
-        if qos:
-            self._note_in_flight(info.mid, topic)
         if info.rc == paho.MQTT_ERR_SUCCESS or (qos and info.rc == paho.MQTT_ERR_NO_CONN):
             self.counts["published"] += 1
+            if qos:
+                self._denials.sent(info.mid, topic)
+            if receipt is not None:
+                self._receipts.append((receipt, info))
         else:
             self.counts["unsent"] += 1
         return info
 
-    def _acknowledged(
-        self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any
-    ) -> None:
-        """The broker has taken a message, or says that this identity may not write there."""
-        with self._lock:
-            topic = self._in_flight.pop(mid, None)
-            if topic is None and reason.is_failure:  # faster than `publish` could note it
-                self._denied_early[mid] = str(reason)
-        if topic is not None and reason.is_failure:
-            self._deny(topic, str(reason))
+    def take_acknowledged(self) -> list[int]:
+        """Receipts of what the broker has answered since the last call, in its order.
 
-    def _note_in_flight(self, mid: int, topic: str) -> None:
-        """Ids are used again, so that there are never more than 65535."""
-        with self._lock:
-            denied = self._denied_early.pop(mid, None)
-            if denied is None:
-                self._in_flight[mid] = topic
-        if denied is not None:
-            self._deny(topic, denied)
-
-    def _deny(self, topic: str, reason: str) -> None:
-        with self._lock:
-            self.counts["denied"] += 1
-            is_new = topic not in self._denied and len(self._denied) < MAX_DENIED_TOPICS
-            if is_new or topic in self._denied:
-                self._denied[topic] += 1
-        if is_new:  # once for each topic, and not for ever if a topic holds a number
-            log.error("the broker refuses messages on %s: %s; see its access list", topic, reason)
+        For one thread at a time. A broker answers in the order of what it gets, so that only the
+        first ones must be looked at. paho's call back comes with its locks held, and before it has
+        noted the answer itself.
+        """
+        found = []
+        while self._receipts and self._receipts[0][1].is_published():
+            found.append(self._receipts.popleft()[0])
+        return found
 
     def check_size(self, topic: str, payload: bytes) -> None:
         """Refuse what the broker would not take.
@@ -386,6 +418,7 @@ class Client:
                 response_topic=message.response_topic,
                 correlation=message.correlation,
                 expiry_s=message.expiry_s,
+                receipt=message.receipt,
             )
         except DdnnError as error:  # over the packet limit
             self.counts["refused_size"] += 1
@@ -420,7 +453,12 @@ class Client:
         stream = acked + received
         return Traffic(stream, stream + SEGMENT_HEADER_BYTES * (segments_out + segments_in))
 
-    # -- paho's callbacks, on its network thread --------------------------------------------
+    # -- paho's callbacks, on the network thread --------------------------------------------
+
+    def _acknowledged(
+        self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any
+    ) -> None:
+        self._denials.answered(mid, str(reason) if reason.is_failure else None)
 
     def _connected(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any
@@ -428,6 +466,7 @@ class Client:
         if reason.is_failure:
             self.trouble.refused(str(reason))
             return
+        self._network.retry_after(1.0, 4.0)
         self.max_packet = getattr(properties, "MaximumPacketSize", None)
         self.counts["connects"] += 1
         self._connected_at = time.monotonic()
@@ -437,11 +476,7 @@ class Client:
         self.connected.set()
         self.trouble.over()
         if self._on_up:
-            try:
-                self._on_up()
-            except Exception:
-                self.counts["handler_errors"] += 1
-                log.exception("after connecting")
+            self._guarded(self._on_up, "after connecting")
 
     def _socket_opened(self, _client: Any, _data: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -461,10 +496,6 @@ class Client:
         except ConfigError as error:
             log.warning("going on with the certificate files read before: %s", error)
 
-    def _connect_failed(self, _client: Any, _data: Any) -> None:
-        # paho calls this where it has caught the error, and does not hand it over.
-        self.trouble.failed(sys.exception())
-
     def _read_failed(self, error: BaseException) -> None:
         """TLS 1.3: what the broker thinks of our certificate comes with the first bytes read."""
         if isinstance(error, ssl.SSLError):
@@ -478,32 +509,37 @@ class Client:
     def _disconnected(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
+        self._lost(str(reason), is_failure=reason.is_failure)
+
+    def _broken(self, error: Exception) -> None:
+        """What paho does not catch, and no handler of ours: its parsers, for example."""
+        self.counts["handler_errors"] += 1
+        log.error("the connection to the broker is given up", exc_info=error)
+        self._lost(str(error), is_failure=True)
+
+    def _lost(self, reason: str, *, is_failure: bool) -> None:
         with self._connection_lock:
             self._connection += 1
         was_up = self.connected.is_set()
         self.connected.clear()
         if not was_up:  # refused, or gone before it answered: no connection was lost
-            if reason.is_failure:
+            if is_failure:
                 self.trouble.ended()
             return
         self.trouble.lost()
         if self._on_down:
-            try:
-                self._on_down()
-            except Exception:
-                self.counts["handler_errors"] += 1
-                log.exception("after the connection was lost")
-        if not reason.is_failure:
+            self._guarded(self._on_down, "after the connection was lost")
+        if not is_failure:
             return
         # Without jitter a thousand clients would come back in the same instant.
-        self._client.reconnect_delay_set(random.randint(1, 3), 4)
+        self._network.retry_after(random.uniform(1.0, 3.0), 4.0)
         lived_s = time.monotonic() - self._connected_at
         self._short_in_a_row = self._short_in_a_row + 1 if lived_s < SHORT_CONNECTION_S else 0
-        said = "taken over" in str(reason).lower()
+        said = "taken over" in reason.lower()
         if said or self._short_in_a_row >= SHORT_CONNECTIONS:
             self.counts["taken_over"] += 1
             # Two with one name throw each other out; not at every turn, and not in step.
-            self._client.reconnect_delay_set(random.randint(3, 6), 6)
+            self._network.retry_after(random.uniform(3.0, 6.0), 6.0)
             log.error(
                 "connection lost (%s) soon after connecting, again: another client uses this "
                 "client id, or the network is bad",
@@ -525,37 +561,74 @@ class Client:
         if filters:
             self._client.subscribe(filters)
 
-    def _delivery(self, message: paho.MQTTMessage) -> tuple[int, int] | None:
-        acknowledged = self._session is None or message.qos == 0
-        return None if acknowledged else (self._connection, message.mid)
+    def _received(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""  # which nobody wants
+        properties = message.properties
+        self._take(
+            Message(
+                topic,
+                bytes(message.payload),
+                message.retain,
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+                getattr(properties, "MessageExpiryInterval", None),
+            ),
+            message.mid if message.qos else 0,
+        )
 
-    def _unexpected(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
-        """A message that no handler wants: of a subscription that the session had before."""
-        self.counts["unexpected"] += 1
-        if self._session is not None and message.qos:
-            self._client.ack(message.mid, message.qos)
+    def _take(self, message: Message, packet: int) -> None:
+        """A message, and its packet id (0 at QoS 0)."""
+        if self._session is None or not packet:
+            self._handle(message)
+        elif not self._handle(message._replace(delivery=(self._connection, packet))):
+            self._client.ack(packet, 1)
 
-    def _guarded(self, handler: Handler) -> Callable[[Any, Any, Any], None]:
-        def call(_client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+    def _handle(self, message: Message) -> bool:
+        """Give a message to those who want it; False: nobody does.
+
+        That happens with subscriptions that the session had before, and after `unsubscribe`.
+        """
+        handlers = self._routes.get(message.topic)
+        if handlers is None:
+            handlers = self._route(message.topic)
+        if not handlers:
+            self.counts["unexpected"] += 1
+            return False
+        for handler in handlers:
             self.counts["received"] += 1
-            properties = message.properties
             try:
-                handler(
-                    Message(
-                        message.topic,
-                        bytes(message.payload),
-                        message.retain,
-                        getattr(properties, "ResponseTopic", None),
-                        getattr(properties, "CorrelationData", None),
-                        getattr(properties, "MessageExpiryInterval", None),
-                        self._delivery(message),
-                    )
-                )
+                handler(message)
             except Exception:
                 self.counts["handler_errors"] += 1
                 log.exception("handling a message on %s", message.topic)
+        return True
 
-        return call
+    def _route(self, topic: str) -> tuple[Handler, ...]:
+        """Who wants messages on this topic; remembered until a subscription changes."""
+        with self._lock:
+            handlers = tuple(
+                handler
+                for topic_filter, (handler, _, _) in self._handlers.items()
+                if paho.topic_matches_sub(_matching(topic_filter), topic)
+            )
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes = {}
+            self._routes[topic] = handlers
+        return handlers
+
+    def _all_handled(self) -> None:
+        if self._on_handled:
+            self._guarded(self._on_handled, "handling what has come")
+
+    def _guarded(self, call: Callable[[], None], what: str) -> None:
+        try:
+            call()
+        except Exception:
+            self.counts["handler_errors"] += 1
+            log.exception(what)
 
 
 def _matching(topic_filter: str) -> str:

@@ -7,6 +7,7 @@ before the import, for every process of the project.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -70,7 +71,8 @@ class Section:
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
             raise BundleError(f"section {info.role} cannot be loaded: {error}") from error
         self._outputs = [tensor.name for tensor in info.outputs]
-        self._single: _Bound | None = None
+        self._batches: dict[int, Batch] = {}
+        self._buffers: tuple[Array, ...] = ()
         if self_test:
             self._run_self_test()
 
@@ -83,22 +85,34 @@ class Section:
         results = self._session.run(self._outputs, inputs)
         return dict(zip(self._outputs, results, strict=True))
 
+    def batch(self, size: int) -> Batch:
+        """Buffers for so many samples, bound once and used again: no run allocates anything.
+
+        A batch of another size may have the same memory: use one at a time.
+        """
+        batch = self._batches.get(size)
+        if batch is None:
+            if not self._buffers or size > len(self._buffers[0]):
+                self._batches.clear()
+                tensors = (*self.info.inputs, *self.info.outputs)
+                self._buffers = tuple(np.zeros((size, *t.shape), t.dtype) for t in tensors)
+            own = [buffer[:size] for buffer in self._buffers]
+            batch = self._batches[size] = Batch(self._session, self.info, own)
+        return batch
+
     def run_one(self, *inputs: npt.NDArray[np.uint8]) -> tuple[Array, ...]:
         """Run one sample without a batch dimension; inputs and outputs in the manifest's order.
 
-        Buffers are bound once and used again: the outputs are views that the next call
-        overwrites.
+        The outputs are views that the next run overwrites.
         """
-        single = self._single
-        if single is None:
-            single = self._single = _Bound(self._session, self.info)
+        single = self._batches.get(1) or self.batch(1)
         if single.only is not None and len(inputs) == 1:
             single.only[...] = inputs[0]  # a device's picture: without the loop's 0.5 us
         else:
-            for row, value in zip(single.inputs, inputs, strict=True):
+            for row, value in zip(single.first_inputs, inputs, strict=True):
                 row[...] = value
         single.run()
-        return single.outputs
+        return single.first_outputs
 
     def _run_self_test(self) -> None:
         try:
@@ -128,27 +142,34 @@ def _session(contents: Contents, threads: int) -> ort.InferenceSession:
     )
 
 
-class _Bound:
-    """A batch of one in buffers that onnxruntime reads from and writes to directly.
+class Batch:
+    """N samples in buffers that onnxruntime reads from and writes to directly.
+
+    Args:
+        buffers: one for each input and output, in the manifest's order.
 
     Attributes:
-        inputs: rows to fill before a run, in the manifest's order.
-        only: the row to fill where there is one input; else None.
-        outputs: rows that a run fills.
+        inputs: (N, ...) each, to fill before a run, in the manifest's order.
+        outputs: (N, ...) each, that a run fills.
+        first_inputs, first_outputs: of the first sample.
+        only: the first sample's input where there is one input; else None.
         run: runs the session on them.
     """
 
-    def __init__(self, session: ort.InferenceSession, info: SectionInfo) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, info: SectionInfo, buffers: Sequence[Array]
+    ) -> None:
         binding = session.io_binding()
-        batches = [np.zeros((1, *t.shape), t.dtype) for t in (*info.inputs, *info.outputs)]
         # An OrtValue on the CPU shares the memory of its numpy array; both must stay alive.
-        self._values = [ort.OrtValue.ortvalue_from_numpy(batch) for batch in batches]
-        rows = tuple(batch[0] for batch in batches)
-        self.inputs, self.outputs = rows[: len(info.inputs)], rows[len(info.inputs) :]
-        self.only = self.inputs[0] if len(self.inputs) == 1 else None
+        self._values = [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers]
+        count = len(info.inputs)
+        self.inputs, self.outputs = tuple(buffers[:count]), tuple(buffers[count:])
+        self.first_inputs = tuple(buffer[0] for buffer in self.inputs)
+        self.first_outputs = tuple(buffer[0] for buffer in self.outputs)
+        self.only = self.first_inputs[0] if count == 1 else None
         for tensor, value in zip(info.inputs, self._values, strict=False):
             binding.bind_ortvalue_input(tensor.name, value)
-        for tensor, value in zip(info.outputs, self._values[len(self.inputs) :], strict=True):
+        for tensor, value in zip(info.outputs, self._values[count:], strict=True):
             binding.bind_ortvalue_output(tensor.name, value)
         self.run = partial(session.run_with_iobinding, binding)
 

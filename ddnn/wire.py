@@ -34,6 +34,7 @@ The same table, with golden bytes, is in docs/protocol.md.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
@@ -143,36 +144,61 @@ def pack_escalation(mask: int, features: list[bytes]) -> bytes:
     return mask.to_bytes(ESCALATION_MASK_BYTES, "little") + b"".join(features)
 
 
-def unpack_escalation(
-    body: bytes, members: int, feature_bytes: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Body of an ESCALATION -> (features (M, B) uint8, mask (M,) uint8).
-
-    Rows of members that are not there are zero. The arrays may be read-only views of `body`.
+def check_escalation(body: bytes, members: int, feature_bytes: int) -> None:
+    """Whether `unpack_escalations` can be given this body of an ESCALATION.
 
     Raises:
         WireError: a member outside `members`, none at all, or a length that does not fit.
     """
-    if len(body) < 4:
+    if len(body) < ESCALATION_MASK_BYTES:
         raise WireError("escalation without a mask")
-    bits = int.from_bytes(body[:4], "little")
+    bits = int.from_bytes(body[:ESCALATION_MASK_BYTES], "little")
     if bits == 0 or bits >> members:
         raise WireError(f"escalation mask 0x{bits:x} does not fit {members} members")
-    there = bits.bit_count()
-    if len(body) != 4 + there * feature_bytes:
-        raise WireError(f"escalation of {len(body)} bytes; {4 + there * feature_bytes} expected")
-    sent = np.frombuffer(body, np.uint8, offset=4).reshape(there, feature_bytes)
-    if there == members:
-        return sent, np.ones(members, np.uint8)
-    mask = np.array([bits >> m & 1 for m in range(members)], np.uint8)
-    features = np.zeros((members, feature_bytes), np.uint8)
-    features[mask == 1] = sent
-    return features, mask
+    expected = ESCALATION_MASK_BYTES + bits.bit_count() * feature_bytes
+    if len(body) != expected:
+        raise WireError(f"escalation of {len(body)} bytes; {expected} expected")
+
+
+def unpack_escalations(
+    bodies: Sequence[bytes], features: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]
+) -> None:
+    """Fill a batch's arrays with N checked bodies of ESCALATIONs.
+
+    Args:
+        features: (N, M, B); rows of members that are not there become zero.
+        mask: (N, M); 1 where a member is there.
+    """
+    count, members, feature_bytes = features.shape
+    size = ESCALATION_MASK_BYTES + members * feature_bytes
+    joined = b"".join(bodies)
+    if len(joined) == count * size:  # everybody is there
+        mask[...] = 1
+    else:
+        masks = b"".join([body[:ESCALATION_MASK_BYTES] for body in bodies])
+        bits = np.frombuffer(masks, np.uint8).reshape(count, ESCALATION_MASK_BYTES)
+        mask[...] = np.unpackbits(bits, 1, members, "little")
+        joined = b"".join([_fill_gaps(body, members, feature_bytes) for body in bodies])
+    rows = np.frombuffer(joined, np.uint8).reshape(count, size)
+    features[...] = rows[:, ESCALATION_MASK_BYTES:].reshape(features.shape)
+
+
+def _fill_gaps(body: bytes, members: int, feature_bytes: int) -> bytes:
+    """An ESCALATION's body with zeros for the features of members that are not there."""
+    bits, at = int.from_bytes(body[:ESCALATION_MASK_BYTES], "little"), ESCALATION_MASK_BYTES
+    parts = [body[:at]]
+    for member in range(members):
+        if bits >> member & 1:
+            parts.append(body[at : at + feature_bytes])
+            at += feature_bytes
+        else:
+            parts.append(bytes(feature_bytes))
+    return b"".join(parts)
 
 
 def pack_logits(logits: npt.NDArray[np.int32]) -> bytes:
     """Body of an ANSWER from logits (K,) int32; of (N, K), N bodies one after the other."""
-    return logits.astype("<i4").tobytes()
+    return logits.astype("<i4", copy=False).tobytes()
 
 
 def unpack_logits(body: bytes, classes: int) -> npt.NDArray[np.int32]:

@@ -28,7 +28,7 @@ from ddnn.metrics_settings import (
     open_metrics,
 )
 from ddnn.models import ModelFeed
-from ddnn.mqtt import Client, Message, Publish, Receipt, Traffic, Will
+from ddnn.mqtt import Client, Message, Publish, Traffic, Will
 from ddnn.notify import Notifier
 from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
@@ -157,7 +157,6 @@ class DeviceService:
         self._recorder = Recorder(settings, self._viewer.framing) if settings.record_dir else None
         # Around the camera's rules; a request for features does not wait for it.
         self._lock = threading.Lock()
-        self._receipts: dict[int, Receipt] = {}
         self._node = f"device-{settings.camera}"
         self._finished = False
         self._next_look = 0.0
@@ -317,8 +316,7 @@ class DeviceService:
         self._source.tend(now)
         self._models.on_time()
         with self._lock:
-            for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
-                del self._receipts[slot]
+            for slot in self._client.take_acknowledged():
                 self._camera.sent(slot)
         if now >= self._next_look:
             self._next_look = now + HEALTH_EVERY_S
@@ -328,12 +326,8 @@ class DeviceService:
     def _send(self, messages: list[Publish]) -> None:
         for message in messages:
             info = self._client.send(message)
-            if message.receipt is None:
-                continue
-            if info is None:
+            if info is None and message.receipt is not None:
                 self._camera.unsent(message.receipt)
-            else:
-                self._receipts[message.receipt] = info
 
     def _connected(self) -> None:
         with self._lock:

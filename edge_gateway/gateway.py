@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -55,6 +54,7 @@ from ddnn.tier import (
 )
 from ddnn.wire import Flag, Frame, Kind
 from edge_gateway.audits import AuditAction, AuditRules, Audits, Chosen, lacks_features
+from edge_gateway.effects import Effect, Keep
 from edge_gateway.engines import Engine, Engines
 from edge_gateway.frames import FrameReader, MemberFrame, decoded
 from edge_gateway.metrics import Tally
@@ -93,20 +93,11 @@ class GatewayRules(msgspec.Struct, frozen=True, kw_only=True):
     summary_delay_s: float = 0.0
 
 
-class Keep(NamedTuple):
-    """Effect: append these bytes to the journal, before any effect after it is carried out."""
-
-    data: bytes
-
-
-Effect = Publish | Keep
-
-
 class Gateway:
     """One site's gateway.
 
     Every method that takes `now` (monotonic seconds) and `wall` (seconds since 1970) returns the
-    effects to carry out, in order. Nothing that arrives raises.
+    effects to carry out, as `edge_gateway.effects.in_order` says. Nothing that arrives raises.
 
     Args:
         rules: of the site.

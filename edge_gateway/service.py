@@ -2,6 +2,10 @@
 
 Messages are handled on the network thread, deadlines on this one; one lock around the gateway
 makes them take turns. Effects are carried out under that lock, so that they leave in order.
+
+All that one wake-up of the network thread brings is one turn: messages wait in the inbox until the
+last of them is read, and what they make the gateway do is written to the journal at once, before
+anything is published and before the broker may forget the messages.
 """
 
 from __future__ import annotations
@@ -39,14 +43,15 @@ from ddnn.metrics_settings import (
     open_metrics,
 )
 from ddnn.models import ModelFeed
-from ddnn.mqtt import Client, Message, Publish, Receipt, Will
+from ddnn.mqtt import Client, Message, Publish, Will
 from ddnn.node import GatewaySections
 from ddnn.notify import Notifier
 from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
 from edge_gateway.audits import AuditRules
-from edge_gateway.gateway import Effect, Gateway, GatewayRules, Keep
+from edge_gateway.effects import Effect, Keep, in_order
+from edge_gateway.gateway import Gateway, GatewayRules
 from edge_gateway.home_assistant import HomeAssistant
 from edge_gateway.intake import Intake
 from edge_gateway.metrics import samples
@@ -60,9 +65,6 @@ LOOK_AT_ROLLOUTS_EVERY_S = 0.2
 ROLLOUT_STATES = ("settled", "staged", "waiting", "trial", "refused")
 #: At the latest: a reader knows by it that this gateway lives, even where no will can say so.
 STATUS_EVERY_S = 30.0
-#: With so many decisions on their way, their acknowledgements are heard with each message: there
-#: is a limit to how many may be.
-MANY_RECEIPTS = 32
 
 
 class GatewaySettings(SiteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -223,9 +225,11 @@ class GatewayService:
         check_keys(settings)
         self._settings = settings
         self._stop = stop
-        self._wake = FairLock()
+        self._turn = FairLock()
+        self._inbox: list[Message] = []
+        self._alarm = threading.Event()
+        self._sleeps_until = 0.0
         self._notifier = Notifier()
-        self._receipts: dict[int, Receipt] = {}
         self._edge = settings.edge
         self._node = gateway_node(self._edge)
         self._since_s = round(time.time(), 3)
@@ -260,6 +264,7 @@ class GatewayService:
             ),
             on_up=self._connected,
             on_down=self._disconnected,
+            on_handled=self._handle,
             tls=settings.tls,
         )
         self._intake = Intake(
@@ -331,63 +336,75 @@ class GatewayService:
             self._keep_time()
         finally:
             self._notifier.stopping()
-            with self._wake:
+            with self._turn:
                 self._carry_out(self._gateway.close("shutdown", time.monotonic()))
             self._publish_ledger()
             self._report("offline")
-            with self._wake:
-                self._hear_receipts(time.monotonic())
             self._client.stop()
             if self._metrics:
                 self._metrics.stop()
 
     def _keep_time(self) -> None:
-        """Wake the gateway at its deadlines, hear of acknowledgements, publish the ledger."""
+        """Wake the gateway at its deadlines, publish the ledger, look after the bundle."""
         next_ledger = time.monotonic() + LEDGER_EVERY_S
         next_look = 0.0
         last: dict[str, int] = {}
         while not self._stop.is_set():
-            with self._wake:
+            self._alarm.clear()
+            with self._turn:
                 now = time.monotonic()
+                looks, reports = now >= next_look, now >= next_ledger
+                next_look = now + LOOK_AT_ROLLOUTS_EVERY_S if looks else next_look
+                next_ledger = now + LEDGER_EVERY_S if reports else next_ledger
                 self._carry_out(self._gateway.on_time(now, time.time()))
-                self._hear_receipts(now)
                 self._intake.on_time(now)
-                deadline = self._gateway.next_deadline()
-                until = min(next_ledger, deadline) if deadline is not None else next_ledger
-                ledger = self._gateway.ledger() if now >= next_ledger else last
+                ledger = self._gateway.ledger() if reports else last
+                deadlines = [self._gateway.next_deadline(), next_look, next_ledger]
+                self._sleeps_until = min(at for at in deadlines if at is not None)
             # Whoever hangs with the gateway's lock, on whichever thread, keeps this unsaid.
             self._notifier.alive(now)
-            if now >= next_look:
-                next_look = now + LOOK_AT_ROLLOUTS_EVERY_S
+            if looks:
                 self._conduct(now)
-            if now >= next_ledger:
-                next_ledger = now + LEDGER_EVERY_S
+            if reports:
                 if now >= self._report_by or self._reportable() != self._reported:
                     self._report()
                 if ledger != last and self._client.connected.is_set():
                     last = ledger
                     self._publish_ledger()
-            # A deadline set meanwhile by a message is at least a stage's wait away, so that
-            # looking again after 50 ms at the latest needs no notification per message.
-            self._stop.wait(min(max(until - time.monotonic(), 0.0), 0.05))
+            self._alarm.wait(max(0.0, self._sleeps_until - time.monotonic()))
 
     # -- on the network thread ---------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
-        with self._wake:
-            now = time.monotonic()
-            if not self._intake.admits(message, now):
-                return
-            self._carry_out(self._gateway.on_message(message, now, time.time()))
-            if len(self._receipts) >= MANY_RECEIPTS:
-                self._hear_first_receipts(now)
-        if "/status/" in message.topic:
-            self._overheard(message)
+        self._inbox.append(message)
+
+    def _handle(self) -> None:
+        """All that has come in this wake-up, in its order; then what has been acknowledged."""
+        inbox, self._inbox = self._inbox, []
+        effects: list[Effect] = []
+        with self._turn:
+            now, wall = time.monotonic(), time.time()
+            for message in inbox:
+                try:
+                    if self._intake.admits(message, now):
+                        effects += self._gateway.on_message(message, now, wall)
+                except Exception:  # the others' effects must be carried out
+                    self._client.counts["handler_errors"] += 1
+                    log.exception("handling a message on %s", message.topic)
+            for slot in self._client.take_acknowledged():
+                effects += self._gateway.sent(slot, now)
+            self._carry_out(effects)
+            deadline = self._gateway.next_deadline()
+        if deadline is not None and deadline < self._sleeps_until:
+            self._alarm.set()
+        for message in inbox:
+            if "/status/" in message.topic:
+                self._overheard(message)
 
     def _connected(self) -> None:
         with self._rollouts_lock:
             self._rollouts.on_connected(time.monotonic())
-        with self._wake:
+        with self._turn:
             self._carry_out(self._gateway.on_connected(time.monotonic()))
         self._report()
         self._publish_ledger()
@@ -405,7 +422,7 @@ class GatewayService:
     def _disconnected(self) -> None:
         with self._rollouts_lock:
             self._rollouts.on_disconnected()
-        with self._wake:
+        with self._turn:
             self._gateway.on_disconnected()
 
     # -- bundles (called by the model feed, on either thread) --------------------------------
@@ -444,7 +461,7 @@ class GatewayService:
         """Run the staged sections for slots from `from_slot` on."""
         self._tell(lambda: self._home_assistant.on_bundle(bundle.manifest))
         staged = self._staged
-        with self._wake:
+        with self._turn:
             if self._gateway.move_switch(bundle.bundle_id, from_slot):
                 return
             if staged is None or staged.bundle_id != bundle.bundle_id:
@@ -468,7 +485,7 @@ class GatewayService:
     def try_out(self, bundle: Bundle | None, every: int) -> None:
         """Run the staged sections in shadow, or no more."""
         staged = self._staged
-        with self._wake:
+        with self._turn:
             if bundle is None or staged is None or staged.bundle_id != bundle.bundle_id:
                 self._gateway.end_trial()
                 return
@@ -490,7 +507,7 @@ class GatewayService:
         """
         models = self._models
         models.on_time()
-        with self._wake:
+        with self._turn:
             self._intake.follow(self._gateway.hears())
             highest, settled = self._gateway.engines.highest, self._gateway.engines.settled
             clock_is_set = self._gateway.clock.is_set
@@ -524,37 +541,12 @@ class GatewayService:
     # -- effects -----------------------------------------------------------------------------
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Keep():
-                    if self._journal:
-                        self._journal.append(effect.data)
-                case Publish():
-                    info = self._client.send(effect)
-                    if effect.receipt is None:
-                        continue
-                    if info is None:
-                        self._gateway.unsent(effect.receipt)
-                    else:
-                        self._receipts[effect.receipt] = info
-
-    def _hear_receipts(self, now: float) -> None:
-        """Tell the gateway what the broker has acknowledged.
-
-        Polled and not called back: paho calls back with its own locks held.
-        """
-        for slot in [slot for slot, info in self._receipts.items() if info.is_published()]:
-            del self._receipts[slot]
-            self._carry_out(self._gateway.sent(slot, now))
-
-    def _hear_first_receipts(self, now: float) -> None:
-        """The same of those that come first: a broker acknowledges in order."""
-        while self._receipts:
-            slot, info = next(iter(self._receipts.items()))
-            if not info.is_published():
-                return
-            del self._receipts[slot]
-            self._carry_out(self._gateway.sent(slot, now))
+        for effect in in_order(effects):
+            if isinstance(effect, Keep):
+                if self._journal:
+                    self._journal.append(effect.data)
+            elif self._client.send(effect) is None and effect.receipt is not None:
+                self._gateway.unsent(effect.receipt)
 
     def _snapshot(self) -> bytes:
         return self._gateway.snapshot()
@@ -563,7 +555,7 @@ class GatewayService:
 
     def metrics(self) -> list[Sample]:
         """Everything that `/metrics` shows."""
-        with self._wake:
+        with self._turn:
             found = samples(self._gateway)
         if self._journal:
             found.append(Sample("ddnn_journal_bytes", self._journal.size_bytes))
@@ -588,7 +580,7 @@ class GatewayService:
     # -- reports -----------------------------------------------------------------------------
 
     def _publish_ledger(self) -> None:
-        with self._wake:
+        with self._turn:
             ledger = self._gateway.ledger()
         payload = msgspec.json.encode(ledger, order="sorted")
         site = self._settings.site
@@ -598,7 +590,7 @@ class GatewayService:
         self._client.send(Publish(topic, payload, qos=1, retain=True))
 
     def _notes(self) -> dict[str, str]:
-        with self._wake:
+        with self._turn:
             notes = self._gateway.notes() | self._intake.notes() | self._client.certificate_note()
         notes |= self._models.notes()
         if waiting := self._rollouts.waiting:

@@ -16,7 +16,8 @@ from ddnn.place import Place
 from ddnn.tier import TierConfig
 from ddnn.wire import Flag, Kind
 from edge_gateway.audits import AuditRules
-from edge_gateway.gateway import Gateway, GatewayRules, Keep
+from edge_gateway.effects import Keep
+from edge_gateway.gateway import Gateway, GatewayRules
 from tests.fakes import TAG, FakeSections, answer
 
 CLASSES = ("car", "bus", "person")

@@ -284,3 +284,20 @@ def test_answers_do_not_depend_on_threads_or_on_one_by_one():
             rows = one.run_one(*(inputs[t.name][number] for t in info.inputs))
             for tensor, row in zip(info.outputs, rows, strict=True):
                 np.testing.assert_array_equal(row, got[tensor.name][number])
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 5, 3), (5, 1, 2, 5), (3, 6, 3, 1)])
+def test_kept_batches_of_other_sizes_do_not_spoil_one(sizes):
+    """They share memory; the next larger one takes their place."""
+    rng = np.random.default_rng(0)
+    for info in BUNDLE.manifest.sections:
+        section, fresh = (Section(info, BUNDLE.sections[info.role]) for _ in range(2))
+        for size in sizes:
+            inputs = {t.name: rng.integers(0, 256, (size, *t.shape), np.uint8) for t in info.inputs}
+            batch = section.batch(size)
+            for array, tensor in zip(batch.inputs, info.inputs, strict=True):
+                array[...] = inputs[tensor.name]
+            batch.run()
+            wanted = fresh.run_batch(inputs)
+            for array, tensor in zip(batch.outputs, info.outputs, strict=True):
+                np.testing.assert_array_equal(array, wanted[tensor.name])

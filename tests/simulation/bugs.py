@@ -20,9 +20,10 @@ from ddnn.wire import Kind
 from device_agent.agent import Agent
 from device_agent.camera import Camera
 from edge_gateway.audits import Audits
+from edge_gateway.effects import Keep, in_order
 from edge_gateway.engines import Engines
 from edge_gateway.frames import FrameReader
-from edge_gateway.gateway import Gateway, Keep
+from edge_gateway.gateway import Gateway
 from edge_gateway.rollouts import Rollouts
 from edge_gateway.trial import Trial
 
@@ -91,13 +92,10 @@ def journal_is_not_read(patch):
 
 
 def decisions_leave_before_they_are_journalled(patch):
-    right = Gateway._end_decided
+    def wrong(effects):
+        return sorted(in_order(effects), key=lambda effect: isinstance(effect, Keep))
 
-    def wrong(self, engine, decision, now):
-        effects = right(self, engine, decision, now)
-        return sorted(effects, key=lambda effect: isinstance(effect, Keep))
-
-    patch.setattr(Gateway, "_end_decided", wrong)
+    patch.setattr("tests.simulation.hosts.in_order", wrong)
 
 
 def accepted_frames_are_not_journalled(patch):

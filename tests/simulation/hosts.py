@@ -17,7 +17,8 @@ from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.pacing import Pacer
 from edge_gateway.audits import AuditRules
-from edge_gateway.gateway import Gateway, GatewayRules, Keep
+from edge_gateway.effects import Keep, in_order
+from edge_gateway.gateway import Gateway, GatewayRules
 from edge_gateway.probation import Probation
 from edge_gateway.rollouts import Rollouts, announce
 from edge_gateway.trial import TrialRules
@@ -327,6 +328,7 @@ class GatewayHost(Host):
         self.check_restored()
         self.rewrite_next = True  # the first record writes it anew
         self.wake_at = None
+        self.inbox = []
         node = topics.status(SITE, "gateway")
         self.connect("gateway", node, status.Status(node="gateway", state="offline", boot=0))
         on_message = self.guarded(self.on_message)
@@ -371,18 +373,28 @@ class GatewayHost(Host):
     # -- calls into the rules ----------------------------------------------------------------
 
     def on_message(self, message):
-        if "/status/" in message.topic:
-            self.rollouts.on_message(message)
-        garbage = message.payload in self.world.garbage
-        before = self.fingerprint() if garbage else None
-        self.carry_out(self.gateway.on_message(message, self.mono, self.wall))
+        self.inbox.append(message)
+        if len(self.inbox) == 1:
+            self.world.after(0.0, self.guarded(self.handle))
+
+    def handle(self):
+        """As `GatewayService._handle`: what comes at the same moment is one turn."""
+        inbox, self.inbox = self.inbox, []
+        effects = []
+        for message in inbox:
+            if "/status/" in message.topic:
+                self.rollouts.on_message(message)
+            garbage = message.payload in self.world.garbage
+            before = self.fingerprint() if garbage else None
+            effects += self.gateway.on_message(message, self.mono, self.wall)
+            if garbage and self.fingerprint() != before:
+                self.world.violation(f"garbage on {message.topic} changed more than a counter")
+        self.carry_out(effects)
         for engine in self.gateway.engines.all if self.client else ():
             for slot in engine.tier._open:
                 if slot not in self.accepted:
                     self.accepted[slot] = self.world.now
                     self.world.checker.opened(self, slot)
-        if garbage and self.client and self.fingerprint() != before:
-            self.world.violation(f"garbage on {message.topic} changed more than a counter")
         self.after_call()
 
     def tick(self):
@@ -486,7 +498,8 @@ class GatewayHost(Host):
     # -- effects -----------------------------------------------------------------------------
 
     def carry_out(self, effects):
-        for effect in effects:
+        """As `GatewayService._carry_out`."""
+        for effect in in_order(effects):
             if self.client is None:
                 return
             if self.crash_after_effects is not None:
@@ -496,21 +509,22 @@ class GatewayHost(Host):
                     # The promise does not cover a full disk at the same time.
                     if not self.disk_full and not self.journal_is_behind:
                         if isinstance(effect, Keep) and not self.rewrite_next:
-                            # Killed in the middle of a write: part of the record is there.
-                            self.journal += effect.data[: len(effect.data) // 2]
+                            # Killed in the middle of a write: part of the records is there.
+                            cut = self.world.rng.randrange(len(effect.data))
+                            self.journal += effect.data[:cut]
                         self.crash()
                         return
             if isinstance(effect, Keep):
                 self.keep(effect.data)
-            else:
-                self.world.checker.publishes(self, effect)
-                if effect.receipt is None:
-                    self.client.send(effect)
-                    continue
-                acknowledge = self.guarded(self.acknowledge)
-                slot = effect.receipt
-                if not self.client.send(effect, lambda slot=slot, f=acknowledge: f(slot)):
-                    self.gateway.unsent(slot)
+                continue
+            self.world.checker.publishes(self, effect)
+            if effect.receipt is None:
+                self.client.send(effect)
+                continue
+            acknowledge = self.guarded(self.acknowledge)
+            slot = effect.receipt
+            if not self.client.send(effect, lambda slot=slot, f=acknowledge: f(slot)):
+                self.gateway.unsent(slot)
 
     def keep(self, data):
         for record in read(data).records:

@@ -14,7 +14,8 @@ from ddnn.place import Place
 from ddnn.tier import TierConfig
 from ddnn.wire import Flag, Kind
 from edge_gateway.audits import AuditRules, is_chosen
-from edge_gateway.gateway import Gateway, GatewayRules, Keep
+from edge_gateway.effects import Keep
+from edge_gateway.gateway import Gateway, GatewayRules
 from edge_gateway.trial import TrialRules
 from tests.fakes import TAG, FakeSections
 from tests.schemas import problems

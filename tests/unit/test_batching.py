@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_service.answering import Answering
+from cloud_service.answering import Answering, Asked
 from cloud_service.batching import Batches, BatchRules
 from cloud_service.worker import Request, Worker
 from ddnn import wire
@@ -200,7 +200,7 @@ class Held:
         if len(requests) >= self.broken_from:
             raise MemoryError("too many")
         self.batches.append(len(requests))
-        return [bytes([request.slot]) for request in requests]
+        return [bytes([request.frame.slot]) for request in requests]
 
 
 class Answers:
@@ -212,12 +212,11 @@ class Answers:
 
 
 def request(slot):
-    return Request(None, 1, 2, slot, np.zeros((1, 4), np.uint8), np.ones(1, np.uint8))
+    return Request(None, wire.Frame(Kind.ESCALATION, 0, 1, 2, slot, bytes(8)))
 
 
 def ask(answering, *slots):
-    for slot in slots:
-        answering.put("s1", request(slot), bytes([slot]), 60.0)
+    answering.put([Asked("s1", request(slot), bytes([slot]), 60.0) for slot in slots])
 
 
 def test_network_thread_is_not_held_up_and_what_waits_is_answered_at_the_end():

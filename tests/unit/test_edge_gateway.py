@@ -7,7 +7,8 @@ from ddnn.journal import Ended, read
 from ddnn.message import Message, Publish
 from ddnn.place import Place
 from ddnn.wire import Flag, Kind
-from edge_gateway.gateway import Gateway, GatewayRules, Keep
+from edge_gateway.effects import Keep
+from edge_gateway.gateway import Gateway, GatewayRules
 from tests.fakes import TAG, FakeSections
 
 CLASSES = ("car", "bus", "person")

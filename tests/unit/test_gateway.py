@@ -11,7 +11,8 @@ from ddnn.message import Message, Publish
 from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
 from ddnn.wire import Flag, Kind
-from edge_gateway.gateway import Gateway, GatewayRules, Keep
+from edge_gateway.effects import Keep
+from edge_gateway.gateway import Gateway, GatewayRules
 from tests.fakes import SURE, TAG, FakeSections
 
 CLASSES = ("car", "bus", "person")

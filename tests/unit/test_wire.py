@@ -107,31 +107,43 @@ def test_slot_before_the_first_turn_is_never_negative(slot, near):
 
 
 @given(st.data())
-def test_escalation_round_trip(data):
+def test_escalations_in_a_batch_round_trip(data):
+    """Whoever is there, in whatever else shares the batch, and whatever was in the arrays."""
     members = data.draw(st.integers(1, 32))
     size = data.draw(st.integers(1, 9))
-    there = sorted(data.draw(st.sets(st.integers(0, members - 1), min_size=1)))
-    features = [data.draw(st.binary(min_size=size, max_size=size)) for _ in there]
-    body = wire.pack_escalation(sum(1 << m for m in there), features)
-    array, mask = wire.unpack_escalation(body, members, size)
-    assert mask.nonzero()[0].tolist() == there
-    assert [array[m].tobytes() for m in there] == features
-    assert not array[mask == 0].any()
+    sets = st.sets(st.integers(0, members - 1), min_size=1).map(sorted)
+    batch = data.draw(st.lists(st.one_of(st.just(list(range(members))), sets), min_size=1))
+    sent = [[data.draw(st.binary(min_size=size, max_size=size)) for _ in t] for t in batch]
+    bodies = [
+        wire.pack_escalation(sum(1 << m for m in there), features)
+        for there, features in zip(batch, sent, strict=True)
+    ]
+    for body in bodies:
+        wire.check_escalation(body, members, size)
+    array = np.full((len(batch), members, size), 99, np.uint8)
+    mask = np.full((len(batch), members), 99, np.uint8)
+    wire.unpack_escalations(bodies, array, mask)
+    assert set(mask.ravel().tolist()) <= {0, 1}
+    for n, there in enumerate(batch):
+        assert mask[n].nonzero()[0].tolist() == there
+        assert [array[n, m].tobytes() for m in there] == sent[n]
+        assert not array[n][mask[n] == 0].any()
 
 
 def test_escalation_cut_at_every_byte_is_refused():
     body = wire.pack_escalation(0b101, [b"abcd", b"efgh"])
+    wire.check_escalation(body, 3, 4)
     for length in range(len(body)):
         with pytest.raises(WireError):
-            wire.unpack_escalation(body[:length], 3, 4)
+            wire.check_escalation(body[:length], 3, 4)
     with pytest.raises(WireError):
-        wire.unpack_escalation(body + b"x", 3, 4)
+        wire.check_escalation(body + b"x", 3, 4)
 
 
 @pytest.mark.parametrize("mask", [0, 0b1000, 0xFFFFFFFF])
 def test_escalation_of_no_or_unknown_members_is_refused(mask):
     with pytest.raises(WireError, match="mask"):
-        wire.unpack_escalation(mask.to_bytes(4, "little") + bytes(8), 3, 4)
+        wire.check_escalation(mask.to_bytes(4, "little") + bytes(8), 3, 4)
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=8))

@@ -1,0 +1,195 @@
+"""The thread on which an MQTT connection lives.
+
+It does what paho's own thread does, with paho's functions for outside loops, and less often: a
+wake-up reads all that has come with one system call, hands it to the handlers, lets their user
+act on all of it at once (`handled`), and writes what came of it before it sleeps again. paho's
+thread reads a packet's first byte, its length and its rest with a system call each, sleeps again
+after every packet, and must be woken up for what its own handlers publish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+log = logging.getLogger(__name__)
+
+#: Read from the socket at once: some hundred frame messages.
+CHUNK_BYTES = 4096
+#: Packets handled in one wake-up: more wait for the next, so that whoever shares a lock with the
+#: handlers has its turn.
+MOST_AT_ONCE = 128
+#: How often keepalive is looked after.
+MISC_EVERY_S = 0.5
+
+
+class Connection(Protocol):
+    """What is used of a `paho.mqtt.client.Client`: a result other than 0 ends the connection."""
+
+    def reconnect(self) -> int: ...
+    def disconnect(self) -> int: ...
+    def socket(self) -> Any: ...
+    def loop_read(self) -> int: ...
+    def loop_write(self) -> int: ...
+    def loop_misc(self) -> int: ...
+    def want_write(self) -> bool: ...
+
+
+class BufferedSocket:
+    """A connected socket, plain or TLS, that reads ahead.
+
+    For whoever reads a few bytes at a time. Everything but `recv` and `pending` is the socket's.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._recv = sock.recv
+        self._data = b""
+        self._at = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def recv(self, size_bytes: int) -> bytes:
+        """Up to so many bytes; empty: the other side has ended the connection.
+
+        Raises:
+            OSError: as the socket's own, where nothing has been read ahead.
+        """
+        at = self._at
+        if at == len(self._data):
+            self._data = self._recv(max(size_bytes, CHUNK_BYTES))
+            at = 0
+        end = min(at + size_bytes, len(self._data))
+        self._at = end
+        return self._data[at:end]
+
+    def pending(self) -> int:
+        """How many bytes can be had without asking the kernel."""
+        inside = getattr(self._sock, "pending", None)  # what TLS has decrypted and not handed out
+        return len(self._data) - self._at + (inside() if inside else 0)
+
+
+class NetworkThread:
+    """Connects, reads and writes, and connects again whenever the connection is lost.
+
+    Args:
+        name: of the thread.
+        connection: what it serves; nobody else may call its loop functions.
+        failed: called with the error of an attempt to connect.
+        broken: called with what was raised where nothing should be; the connection is given up.
+        handled: called after what one wake-up brought has been handed to the handlers, before
+            anything is written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connection: Connection,
+        failed: Callable[[BaseException], None],
+        broken: Callable[[Exception], None],
+        handled: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._failed = failed
+        self._broken = broken
+        self._handled = handled
+        self._pause_s, self._longest_pause_s = 1.0, 4.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._says: socket.socket | None = None
+
+    def start(self) -> None:
+        """Connect in the background."""
+        self._hears, self._says = socket.socketpair()
+        self._hears.setblocking(False)
+        self._says.setblocking(False)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Disconnect, once all that waits has been written, and end the thread."""
+        self._stopping.set()
+        self._connection.disconnect()
+        if self._says is None or threading.current_thread() is self._thread:
+            return
+        self.wake()
+        self._thread.join()
+        self._hears.close()
+        self._says.close()
+
+    def wake(self) -> None:
+        """There is something to write. From any thread; nothing to do for the thread itself."""
+        if self._says is not None and threading.get_ident() != self._thread.ident:
+            # Full: it is about to wake up. Closed: it has ended.
+            with contextlib.suppress(OSError):
+                self._says.send(b"\0")
+
+    def retry_after(self, first_s: float, longest_s: float) -> None:
+        """Pause so long before the next attempt to connect, and twice as long after each."""
+        self._pause_s, self._longest_pause_s = first_s, longest_s
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._connection.reconnect()
+            except (OSError, UnicodeError) as error:  # a host's name may be none
+                self._failed(error)
+            else:
+                if self._stopping.is_set():
+                    self._connection.disconnect()  # what `stop` said came too early
+                try:
+                    self._converse()
+                except Exception as error:
+                    self._broken(error)
+            pause_s, self._pause_s = (
+                self._pause_s,
+                min(2.0 * self._pause_s, self._longest_pause_s),
+            )
+            self._stopping.wait(pause_s)
+
+    def _converse(self) -> None:
+        """Read and write until the connection is lost or ended."""
+        connection, hears = self._connection, self._hears.fileno()
+        sock = connection.socket()
+        if sock is None:
+            return
+        poll = select.poll()
+        poll.register(hears, select.POLLIN)
+        poll.register(sock, select.POLLIN)
+        descriptor = sock.fileno()
+        waits_for_room = False
+        next_misc = 0.0
+        while True:
+            if connection.want_write() != waits_for_room:
+                waits_for_room = not waits_for_room
+                poll.modify(sock, select.POLLIN | select.POLLOUT * waits_for_room)
+            is_behind = sock.pending() > 0
+            woken = dict(poll.poll(0 if is_behind else 1000 * MISC_EVERY_S))
+            if hears in woken:
+                self._hears.recv(CHUNK_BYTES)
+            if (is_behind or woken.get(descriptor, 0) & ~select.POLLOUT) and not self._read(sock):
+                return
+            if connection.want_write() and (connection.loop_write() or connection.socket() is None):
+                return
+            now = time.monotonic()
+            if now >= next_misc:
+                next_misc = now + MISC_EVERY_S
+                if connection.loop_misc():
+                    return
+
+    def _read(self, sock: BufferedSocket) -> bool:
+        """Have what is there handled; whether there still is a connection."""
+        read = self._connection.loop_read
+        lost = False
+        for _ in range(MOST_AT_ONCE):
+            lost = bool(read()) or self._connection.socket() is None
+            if lost or not sock.pending():
+                break
+        self._handled()
+        return not lost
