@@ -163,7 +163,8 @@ def test_bundle_with_a_wrong_section_is_refused_and_the_running_one_stays(site):
     site.device()
     site.gateway()
     good, bad = random_bundle(version=1), random_bundle(seed=1, version=2)
-    assert site.publish(good).returncode == 0
+    result = site.publish(good)
+    assert result.returncode == 0, result.stderr + result.stdout
     bad = signed(bad, read_secret(site.key))
     *sections, manifest = offer(SITE, bad)
     info = bad.manifest.section("device/0")
@@ -185,7 +186,8 @@ def test_unsigned_bundle_and_one_of_another_key_are_refused_live(site):
     site.device()
     site.gateway()
     good = random_bundle(version=1)
-    assert site.publish(good).returncode == 0
+    result = site.publish(good)
+    assert result.returncode == 0, result.stderr + result.stdout
     site.ddnn("keys", "new", str(site.folder / "evil.key"))
     evil = random_bundle(seed=1, version=2)
     folder = site.folder / "evil"
