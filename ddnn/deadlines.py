@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 
 #: The heap is made anew when it is so many times longer than what it is about.
 SLACK = 4
@@ -32,15 +33,15 @@ class Deadlines:
         """Whether a slot that has a deadline has run out of time."""
         return now >= self._at[slot]
 
-    def next(self) -> float | None:
-        """The first deadline, or None."""
+    def next(self) -> float:
+        """The first deadline; infinite: there is none."""
         heap = self._heap
         while heap:
             at, slot = heap[0]
             if self._at.get(slot) == at:
                 return at
             heapq.heappop(heap)
-        return None
+        return math.inf
 
     def over(self, now: float) -> list[int]:
         """Slots that have run out of time, the first one first."""

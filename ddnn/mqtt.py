@@ -22,12 +22,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ddnn import metrics
@@ -109,13 +110,20 @@ Receipt = paho.MQTTMessageInfo
 Handler = Callable[[Message], None]
 
 
+#: What an acknowledgement without a reason says.
+_TAKEN = ReasonCode(PacketTypes.PUBACK)
+_NOTHING_SAID = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+
+
 class _Paho(paho.Client):
-    """paho with two shortcuts; what else comes goes its own way.
+    """paho that reads ahead, and with short ways for what a gateway gets most of.
+
+    Messages at QoS 0 without properties (frames), and acknowledgements without a reason. What else
+    comes goes paho's own way. That makes a `Properties` object for each packet, whose tables cost
+    more than everything that a gateway does with a summary.
 
     Args:
-        plain: called with topic, payload and retain flag of each message at QoS 0 that has no
-            properties: frame traffic. To read one with `Properties` and all takes paho as long as
-            everything that a gateway does with it.
+        plain: called with topic, payload and retain flag of each message that goes the short way.
     """
 
     def __init__(
@@ -140,6 +148,16 @@ class _Paho(paho.Client):
         except UnicodeDecodeError:
             return super()._handle_publish()
         self._plain(topic, bytes(packet[end + 1 :]), bool(head & 1))
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        if cmd != "PUBACK" or len(packet) != 2:  # with a reason
+            return super()._handle_pubackcomp(cmd)
+        number = int.from_bytes(packet, "big")
+        with self._out_message_mutex:
+            if number in self._out_messages:
+                return self._do_on_publish(number, _TAKEN, _NOTHING_SAID)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 

@@ -318,8 +318,8 @@ class Tier:
 
     # -- time ------------------------------------------------------------------------------
 
-    def next_deadline(self) -> float | None:
-        """When `on_time` has something to do next, or None."""
+    def next_deadline(self) -> float:
+        """When `on_time` has something to do next; infinite: nothing."""
         return self._deadlines.next()
 
     def on_time(self, now: float) -> list[Action]:

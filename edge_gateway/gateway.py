@@ -332,12 +332,10 @@ class Gateway:
             effects += self._remember(Sent(slot))
         return effects
 
-    def next_deadline(self) -> float | None:
-        """When `on_time` has a slot to move on, or None."""
-        deadlines = [self.engines.next_deadline(), self.audits.next_deadline()]
-        if self.trial is not None:
-            deadlines.append(self.trial.tier.next_deadline())
-        return min((at for at in deadlines if at is not None), default=None)
+    def next_deadline(self) -> float:
+        """When `on_time` has a slot to move on; infinite: none."""
+        first = min(self.engines.next_deadline(), self.audits.next_deadline())
+        return first if self.trial is None else min(first, self.trial.tier.next_deadline())
 
     def on_connected(self, now: float) -> list[Effect]:
         """The broker is there (again): hand over the decisions that wait for it."""
