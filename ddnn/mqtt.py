@@ -37,6 +37,7 @@ from ddnn.errors import ConfigError, DdnnError
 from ddnn.message import Message, Publish
 from ddnn.metrics import Sample
 from ddnn.network_thread import BufferedSocket, NetworkThread
+from ddnn.plain_publish import plain_publish
 from ddnn.tls import Credentials, TlsFiles, ask_why
 from ddnn.trouble import Trouble
 
@@ -137,18 +138,15 @@ class _Paho(paho.Client):
     def _create_socket(self) -> Any:
         return BufferedSocket(cast(socket.socket, super()._create_socket()))
 
-    def _handle_publish(self) -> MQTTErrorCode:
-        head, packet = self._in_packet["command"], self._in_packet["packet"]
-        # Topic length and topic, then (at QoS 0) the length of properties.
-        end = 2 + int.from_bytes(packet[:2], "big")
-        if head & 0b0110 or len(packet) <= end or packet[end]:
-            return super()._handle_publish()
-        try:
-            topic = packet[2:end].decode()
-        except UnicodeDecodeError:
-            return super()._handle_publish()
-        self._plain(topic, bytes(packet[end + 1 :]), bool(head & 1))
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
+    def _packet_read(self) -> MQTTErrorCode:
+        if not self._in_packet["command"]:  # nor is it in the middle of a packet
+            sock = cast(BufferedSocket, self._sock)
+            data, begin = sock.ahead()
+            if found := plain_publish(data, begin):
+                sock.skip(found.size_bytes)
+                self._plain(found.topic, found.payload, found.retain)
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return super()._packet_read()
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         packet = self._in_packet["packet"]
