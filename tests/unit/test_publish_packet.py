@@ -52,13 +52,22 @@ def test_message_is_what_paho_reads(
     properties = properties_of(response_topic, correlation, expiry_s).pack()
     data = packet(topic, properties, payload, number)
     head = 0x30 | bool(number) << 1 | retain
-    found = publish_packet.decode(head, bytearray(data))
+    found = publish_packet.decode(head, bytearray(data), 0, len(data))
     if len(properties) > 128:  # their length takes two bytes
         assert found is None
         return
     message, mid = found
     assert mid == number
     assert message == (topic, payload, retain, response_topic, correlation, expiry_s, None)
+    whole = bytes([head, *length_of(data)]) + data
+    ahead = b"before" + whole + b"after"
+    assert publish_packet.read(ahead, 6) == (message, mid, len(whole))
+    for end in range(6, 6 + len(whole)):  # not all there yet
+        assert publish_packet.read(ahead[:end], 6) is None
+
+
+def length_of(data):
+    return [len(data)] if len(data) < 128 else [len(data) % 128 | 128, len(data) // 128]
 
 
 SENT = packet("s1/c", properties_of("s1/a", b"1234", 7).pack(), b"payload", 9)
@@ -71,7 +80,7 @@ SENT = packet("s1/c", properties_of("s1/a", b"1234", 7).pack(), b"payload", 9)
 )
 def test_cut_or_changed_packet_is_read_as_paho_reads_it_or_left_to_paho(length, changes, head):
     data = bytes(changes.get(i, byte) for i, byte in enumerate(SENT[:length]))
-    found = publish_packet.decode(head, data)
+    found = publish_packet.decode(head, data, 0, len(data))
     if found is None:
         return
     message, mid = found
@@ -96,7 +105,14 @@ def test_cut_or_changed_packet_is_read_as_paho_reads_it_or_left_to_paho(length, 
     ],
 )
 def test_what_is_not_used_here_is_left_to_paho(head, properties, why):
-    assert publish_packet.decode(head, packet("s1/c", properties, b"")) is None, why
+    data = packet("s1/c", properties, b"", 9 if head & 6 else 0)
+    assert publish_packet.decode(head, data, 0, len(data)) is None, why
+    assert publish_packet.read(bytes([head, len(data)]) + data, 0) is None, why
+
+
+@pytest.mark.parametrize("head", [0x20, 0x40, 0xD0])
+def test_other_packets_are_left_to_paho(head):
+    assert publish_packet.read(bytes([head, len(SENT)]) + SENT, 0) is None
 
 
 def test_correlation_data_that_no_packet_can_hold_is_refused():
