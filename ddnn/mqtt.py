@@ -372,7 +372,10 @@ class Client:
         self.check_size(topic, payload)
         properties: Any = publish_packet.pack_properties(response_topic, correlation, expiry_s)
         info = self._client.publish(topic, payload, qos, retain, properties)
-        if info.rc == paho.MQTT_ERR_SUCCESS or (qos and info.rc == paho.MQTT_ERR_NO_CONN):
+        if qos and info.rc == paho.MQTT_ERR_NO_CONN:
+            # paho keeps it, and would raise on each question whether it has been published.
+            info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS
+        if info.rc == paho.MQTT_ERR_SUCCESS:
             self.counts["published"] += 1
             if qos:
                 self._denials.sent(info.mid, topic)
@@ -434,8 +437,7 @@ class Client:
             self.counts["refused_size"] += 1
             log.error("%s", error)
             return None
-        taken = (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN)
-        return info if info.rc in taken else None
+        return info if info.rc == paho.MQTT_ERR_SUCCESS else None
 
     def _is_stuck(self) -> bool:
         """Whether the socket has not taken all there is for a while (a stalled network)."""
