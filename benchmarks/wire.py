@@ -55,6 +55,9 @@ from training.options import TrainOptions
 from training.traffic import paper_bytes, sizes_of
 
 PERIOD_S = 0.1
+#: As long as a keepalive, so that each part of a run has one ping of every client: they are a tenth
+#: of what a camera costs that sends a message a second.
+SAMPLES = 100
 #: Slots between two parts of a run, in the middle of which the next part's threshold is set.
 BETWEEN = 10
 #: Shares of frames that leave at the local exit, for which thresholds are measured.
@@ -351,7 +354,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="data set; another one than the built-in is trained on")
     parser.add_argument("--split", help="split of a data set that has several")
-    parser.add_argument("--samples", type=int, default=60, help="test samples that are sent")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="test samples that are sent")
     parser.add_argument("--write-docs", action="store_true", help="put table and plot into docs/")
     arguments = parser.parse_args()
     in_own_network("benchmarks.wire")

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.pages import machine_line, table
 
 #: Slots in a message, between one and those of a second.
-FEW_SLOTS = (2, 3, 5)
+FEW_SLOTS = (2, 5)
 #: Targets: so many times less than raw, the same with a second of delay, than JPEG; payload.
 TARGETS = {"raw": 20.0, "raw_delayed": 60.0, "JPEG": 6.0, "payload": 18.0}
 
