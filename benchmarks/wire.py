@@ -55,8 +55,8 @@ from training.options import TrainOptions
 from training.traffic import paper_bytes, sizes_of
 
 PERIOD_S = 0.1
-#: As long as a keepalive, so that each part of a run has one ping of every client: they are a tenth
-#: of what a camera costs that sends a message a second.
+#: As long as a keepalive, so that each part of a run has one ping of every client: beside a message
+#: a second a ping is not little.
 SAMPLES = 100
 #: Slots between two parts of a run, in the middle of which the next part's threshold is set.
 BETWEEN = 10
