@@ -14,6 +14,15 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def switches(pid: int) -> int:
+    """Context switches of all threads of a process so far, those that it wanted and others."""
+    found = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        rows = (row.split() for row in status.read_text().splitlines())
+        found += sum(int(row[1]) for row in rows if row[0].endswith("ctxt_switches:"))
+    return found
+
+
 def rss_mb(pid: int) -> float:
     """Resident memory of a process, MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
