@@ -15,12 +15,12 @@ def cpu_s(pid: int) -> float:
 
 
 def switches(pid: int) -> int:
-    """How often threads of a process have gone to sleep or were put there so far."""
-    count = 0
+    """Context switches of all threads of a process so far, those that it wanted and others."""
+    found = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        lines = status.read_text().splitlines()
-        count += sum(int(line.split()[1]) for line in lines if "voluntary_ctxt_switches" in line)
-    return count
+        rows = (row.split() for row in status.read_text().splitlines())
+        found += sum(int(row[1]) for row in rows if row[0].endswith("ctxt_switches:"))
+    return found
 
 
 def rss_mb(pid: int) -> float:
