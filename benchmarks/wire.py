@@ -58,6 +58,8 @@ PERIOD_S = 0.1
 #: As long as a keepalive, so that each part of a run has one ping of every client: beside a message
 #: a second a ping is not little.
 SAMPLES = 100
+#: Of the agents: one a minute would fall into one part of a run and not into another.
+NO_STATUSES = ("--status-every-s", "3600")
 #: Slots between two parts of a run, in the middle of which the next part's threshold is set.
 BETWEEN = 10
 #: Shares of frames that leave at the local exit, for which thresholds are measured.
@@ -122,7 +124,7 @@ def measure(
         with (
             BenchSite(
                 folder / "site", bundle, folder / "replay.npz", period_s=PERIOD_S, tls=tls,
-                device_options=delay, gateway_options=(*WAITS, *delay),
+                device_options=(*NO_STATUSES, *delay), gateway_options=(*WAITS, *delay),
                 offloaders=cameras * len(offloads),
             ) as site,
             Capture(site.broker.port) as capture,
