@@ -14,6 +14,13 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def machine_busy_s() -> float:
+    """Time that all processors of this machine have worked so far, for whomever, seconds."""
+    times = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    idle = times[3] + times[4]  # idle, and waiting for a disk
+    return (sum(times[:8]) - idle) / _TICKS_PER_S
+
+
 def switches(pid: int) -> int:
     """Context switches of all threads of a process so far, those that it wanted and others."""
     found = 0
