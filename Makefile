@@ -96,8 +96,10 @@ bench-wire: setup-dev ## bytes on the wire per camera and frame, beside sending 
 bench-latency: setup-dev ## view to decision beside raw pictures, on loopback and (root) through a slow link; DOCS=1
 	@$(BIN)/python -m benchmarks.latency $(if $(DOCS),--write-docs)
 
-bench-gateway: setup-dev ## a gateway's processor time per message, beside subscribers that do nothing; PROFILE=1; DOCS=1
-	@$(BIN)/python -m benchmarks.gateway $(if $(PROFILE),--profile) $(if $(DOCS),--write-docs)
+bench-gateway: setup-dev ## a gateway's processor time per message, beside subscribers that do nothing; PROFILE=1; SYSCALLS=1; DOCS=1
+	@command -v mosquitto_sub >/dev/null || test -x $(VENV)/mosquitto-clients/usr/bin/mosquitto_sub || \
+		scripts/fetch-debs $(VENV)/mosquitto-clients mosquitto-clients || true
+	@$(BIN)/python -m benchmarks.gateway $(if $(PROFILE),--profile) $(if $(SYSCALLS),--syscalls) $(if $(DOCS),--write-docs)
 
 bench-scale: setup-dev ## sites x cameras on this machine until it breaks, CPU, memory, latency, loss; DOCS=1: into docs/scale.md
 	@$(BIN)/python -m benchmarks.scale $(if $(DOCS),--write-docs)

@@ -1,6 +1,6 @@
 """What a gateway process costs per message, next to subscribers that do nothing with the same.
 
-    python -m benchmarks.gateway [--seconds N] [--profile] [--write-docs]
+    python -m benchmarks.gateway [--seconds N] [--profile] [--syscalls] [--write-docs]
 
 Six cameras' summaries of the reference bundle on real frames leave a generator at a steady pace,
 every slot is decided locally. Subscribed to the same topics of the same broker at the same time:
@@ -8,9 +8,10 @@ the gateway (`ddnn gateway` with its journal), a paho subscriber whose callback 
 another one that publishes as much as a gateway does (a decision for every six messages, QoS 1),
 and `mosquitto_sub` where there is one. Processor time of each process over what it received.
 
-A second table is of the rules alone, without MQTT: time per message with so many slots open. Cost
-per message is what limits a gateway: it uses one processor. Results go to
-build/bench/gateway.json.
+Two more tables are of the rules alone, without MQTT: time per message with so many slots open; and
+by the message's place in its slot, when the process has slept before each slot, as a gateway does.
+Cost per message is what limits a gateway: it uses one processor. Results go to
+build/bench/gateway.json. With --syscalls strace counts system calls per message instead.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-from benchmarks.cpu import cpu_s, rss_mb
+from benchmarks.cpu import cpu_s, rss_mb, switches
 from benchmarks.pages import ROOT, keep, machine_line, table, write_block
+from benchmarks.syscalls import Trace
 from benchmarks.traffic import Recorded, recorded, send
 from broker.mosquitto import LocalBroker
 from ddnn import topics
@@ -55,6 +58,10 @@ OPEN_SLOTS = (0, 100, 1_000, 10_000)
 #: Slots in a message, in a last run at the highest rate.
 TOGETHER = 10
 RUNS = (*((rate, 1) for rate in RATES), (RATES[-1], TOGETHER))
+#: Run under strace, which makes everything slow.
+TRACED_RUNS = ((RATES[1], 1),)
+#: Sleep before each slot, seconds, in the table of the rules alone.
+PAUSES_S = (0.0, 0.0005, 0.005, 0.02)
 #: As long as a decision.
 DECISION = b"x" * 350
 #: How long decisions are waited for when all has been sent.
@@ -77,6 +84,27 @@ def in_process(bundle: Bundle, data: Recorded) -> dict[int, float]:
             _feed(made, [m for n, m in enumerate(earlier) if n % data.cameras])
             rounds.append(_feed(made, data.messages(500, now_slot, bundle.tag)))
         results[open_slots] = round(min(rounds), 1)
+    return results
+
+
+def after_pauses(bundle: Bundle, data: Recorded) -> dict[float, dict[str, float]]:
+    """Microseconds of the rules per message by its place in the slot, by the pause before it."""
+    period_s, slots = 0.001, 400
+    results = {}
+    for pause_s in PAUSES_S:
+        made = _rules(bundle, period_s)
+        messages = data.messages(slots, int(WALL / period_s), bundle.tag)
+        spent = [0.0] * data.cameras
+        for slot in range(slots):
+            time.sleep(pause_s)
+            for camera in range(data.cameras):
+                spent[camera] += _feed(made, [messages[slot * data.cameras + camera]])
+        each = [us / slots for us in spent]
+        results[pause_s] = {
+            "first": round(each[0], 1),
+            "others": round(statistics.mean(each[1:-1]), 1),
+            "deciding": round(each[-1], 1),
+        }
     return results
 
 
@@ -138,9 +166,31 @@ def listen(port: int, every: int) -> None:
     client.loop_forever()
 
 
-def processes(bundle: Bundle, data: Recorded, seconds: float) -> dict[str, Any]:
-    """Processor time per message of each subscriber, at each rate."""
-    results: dict[str, Any] = {"per_message_us": {}, "decided": {}}
+def find_mosquitto_sub() -> tuple[str, dict[str, str]] | None:
+    """mosquitto_sub of the system or the virtual environment, and variables that it needs."""
+    if found := shutil.which("mosquitto_sub"):
+        return found, {}
+    folder = Path(sys.prefix, "mosquitto-clients")
+    private = folder / "usr/bin/mosquitto_sub"
+    libraries = os.pathsep.join(sorted({str(each.parent) for each in folder.rglob("*.so*")}))
+    return (str(private), {"LD_LIBRARY_PATH": libraries}) if private.exists() else None
+
+
+def processes(
+    bundle: Bundle,
+    data: Recorded,
+    seconds: float,
+    runs: Sequence[tuple[int, int]] = RUNS,
+    *,
+    traced: bool = False,
+) -> dict[str, Any]:
+    """Processor time and context switches per message of each subscriber, at each rate.
+
+    Args:
+        runs: slots per second, and slots in a message.
+        traced: count system calls, too; processor times are of no use then.
+    """
+    results: dict[str, Any] = {"per_message_us": {}, "switches": {}, "decided": {}, "syscalls": {}}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         with LocalBroker(directory=folder / "broker") as broker:
@@ -169,11 +219,11 @@ def processes(bundle: Bundle, data: Recorded, seconds: float) -> dict[str, Any]:
                         ],
                         {}, folder / f"{each}.log",
                     )  # fmt: skip
-                if program := shutil.which("mosquitto_sub"):
+                if program := find_mosquitto_sub():
                     children["mosquitto_sub"] = subprocess.Popen(
-                        [program, "-p", str(broker.port), "-V", "5", "-q", "0", "-N", "-t",
+                        [program[0], "-p", str(broker.port), "-V", "5", "-q", "0", "-N", "-t",
                          topics.summary_filter(SITE)],
-                        stdout=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL, env=os.environ | program[1],
                     )  # fmt: skip
                 deadline = time.monotonic() + 60
                 while (s := observer.statuses.get("gateway")) is None or not s.bundle:
@@ -181,13 +231,19 @@ def processes(bundle: Bundle, data: Recorded, seconds: float) -> dict[str, Any]:
                         raise SystemExit("the gateway did not take up the bundle")
                     time.sleep(0.1)
                 results["memory_mb_empty"] = rss_mb(children["gateway"].pid)
-                for rate, together in RUNS:
+                for rate, together in runs:
+                    name = f"{6 * rate:,}" + (f", {together} in a message" * (together > 1))
+                    traces = {
+                        each: Trace(child.pid, folder / f"{each}.strace")
+                        for each, child in children.items()
+                        if traced
+                    }
                     before = {each: cpu_s(child.pid) for each, child in children.items()}
+                    switched = {each: switches(child.pid) for each, child in children.items()}
                     decided = len(observer.decisions)
                     sent = send(
                         broker.port, SITE, bundle.tag, data, rate, seconds, period_s, together
                     )
-                    name = f"{6 * rate:,}" + (f", {together} in a message" * (together > 1))
                     wanted = decided + sent // data.cameras
                     deadline = time.monotonic() + DRAIN_S
                     while len(observer.decisions) < wanted and time.monotonic() < deadline:
@@ -196,6 +252,15 @@ def processes(bundle: Bundle, data: Recorded, seconds: float) -> dict[str, Any]:
                         each: round(1e6 * (cpu_s(child.pid) - before[each]) / sent, 1)
                         for each, child in children.items()
                     }
+                    results["switches"][name] = {
+                        each: round((switches(child.pid) - switched[each]) / sent, 2)
+                        for each, child in children.items()
+                    }
+                    if traced:
+                        results["syscalls"][name] = {
+                            each: {call: round(n / sent, 2) for call, n in trace.stop().items()}
+                            for each, trace in traces.items()
+                        }
                     share = (len(observer.decisions) - decided) / (wanted - decided)
                     results["decided"][name] = round(share, 4)
                 results["memory_mb"] = rss_mb(children["gateway"].pid)
@@ -211,22 +276,34 @@ def render(results: dict[str, Any]) -> str:
     ratios = []
     for name, cost in results["per_message_us"].items():
         ratios.append(cost["paho"] / cost["gateway"])
+        switched = results["switches"][name]
         rows.append(
             [
                 name, f"**{ratios[-1]:.2f}**", str(cost["gateway"]),
                 str(cost["paho"]), str(cost["paho, publishing"]),
                 str(cost.get("mosquitto_sub", "not here")),
+                f"{switched['gateway']}, {switched['paho']}",
                 f"{100 * results['decided'][name]:.1f} %",
             ]
         )  # fmt: skip
     head = ["summaries/s", "paho / gateway", "gateway, us per summary", "bare paho"]
-    head += ["paho that publishes as much", "mosquitto_sub", "decided"]
+    head += ["paho that publishes as much", "mosquitto_sub"]
+    head += ["context switches: gateway, bare", "decided"]
     parts = [table(head, rows)]
     *_, single, several = (cost["gateway"] for cost in results["per_message_us"].values())
     parts.append(
         table(
             ["open slots", "rules alone, us per message"],
             [[f"{n:,}", str(us)] for n, us in results["rules_us"].items()],
+        )
+    )
+    parts.append(
+        table(
+            ["asleep before a slot", "rules alone, us: its first message", "others", "deciding"],
+            [
+                [f"{1000 * pause_s:g} ms", *(str(us) for us in each.values())]
+                for pause_s, each in results["after_pauses_us"].items()
+            ],
         )
     )
     share = statistics.median(ratios[: len(RATES)])
@@ -239,10 +316,24 @@ def render(results: dict[str, Any]) -> str:
     return "\n\n".join([*parts, machine_line()])
 
 
+def render_syscalls(counts: dict[str, dict[str, dict[str, float]]]) -> str:
+    """System calls per message, by process."""
+    rows = [
+        [name, each, f"{sum(calls.values()):.2f}",
+         ", ".join(f"{call} {n}" for call, n in calls.items() if n)]
+        for name, by_process in counts.items()
+        for each, calls in by_process.items()
+    ]  # fmt: skip
+    return table(["summaries/s", "process", "system calls per summary", "of these"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=15.0, help="at each rate")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, only")
+    parser.add_argument(
+        "--syscalls", action="store_true", help="print system calls per message, only"
+    )
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/")
     parser.add_argument("--listen", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--every", type=int, default=0, help=argparse.SUPPRESS)
@@ -255,8 +346,15 @@ def main() -> None:
     if arguments.profile:
         profile(bundle, data)
         return
+    if find_mosquitto_sub() is None:
+        print("mosquitto_sub is not here (on Debian: package mosquitto-clients)")
+    if arguments.syscalls:
+        traced = processes(bundle, data, arguments.seconds, TRACED_RUNS, traced=True)
+        print(render_syscalls(traced["syscalls"]))
+        return
     results = processes(bundle, data, arguments.seconds)
     results["rules_us"] = in_process(bundle, data)
+    results["after_pauses_us"] = after_pauses(bundle, data)
     path = keep("gateway", results)
     text = render(results)
     print(text)

@@ -1,4 +1,4 @@
-"""Sending the pictures themselves: raw, JPEG or WebP."""
+"""Sending the pictures themselves, raw, as JPEG or WebP; or, as the least there can be, nothing."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ from training.datasets.base import MultiCameraSet
 QUALITIES = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 95)
 
 
+#: A message without a payload: what it costs is what any message costs.
+NOTHING = "nothing"
+
+
 class Offload(NamedTuple):
     """A way to send pictures.
 
@@ -33,6 +37,8 @@ class Offload(NamedTuple):
 
     def encode(self, image: NDArray[np.uint8]) -> bytes:
         """What is sent of a picture (H, W, C)."""
+        if self.name == NOTHING:
+            return b""
         if self.quality is None:
             return image.tobytes()
         buffer = io.BytesIO()
@@ -78,14 +84,18 @@ def choose_quality(name: str, evaluator: Evaluator, validation: MultiCameraSet) 
 
 
 class Sender(threading.Thread):
-    """Sends every camera's pictures in their slots, each on a connection of its own."""
+    """Sends every camera's pictures in their slots, each on a connection of its own.
+
+    Args:
+        encoded: by sample and camera; None: it has no view and sends no message.
+    """
 
     def __init__(
         self,
         site: str,
         period_s: float,
         clients: list[Client],
-        encoded: list[list[bytes]],
+        encoded: list[list[bytes | None]],
         first_slot: int,
         numbers: list[int],
     ) -> None:
@@ -101,6 +111,10 @@ class Sender(threading.Thread):
             slot = self._first_slot + index
             time.sleep(max(0.0, slot * self._period_s - time.time()))
             for client, topic, data in zip(self._clients, self._topics, row, strict=True):
-                if data:  # a camera without a view sends nothing
-                    head = wire.encode(Kind.FEATURES, tag=0, boot=0, slot=slot, body=data)
-                    client.publish(topic, head)
+                if data is not None:
+                    client.publish(topic, payload(data, slot))
+
+
+def payload(data: bytes, slot: int) -> bytes:
+    """Of the message that carries a picture: with a header as ours, but nothing for nothing."""
+    return wire.encode(Kind.FEATURES, tag=0, boot=0, slot=slot, body=data) if data else b""

@@ -12,7 +12,8 @@ views without the object (how often the real gate is wrong is measured by `make 
 empty scene; and three ways to do without: the raw picture, JPEG and WebP, each in one message,
 QoS 0 as our summaries. JPEG and WebP at the lowest quality at which the same network, run on the
 decoded pictures of the validation part, is as often right as on the originals. A view that a
-camera does not have costs the other systems nothing at all.
+camera does not have costs the other systems nothing at all. Beside them messages without any
+payload: no system that sends one message per frame can cost less.
 
 Accuracy is that of the whole test part, by `ddnn.evaluate`; live decisions are compared with it.
 Results go to build/bench/wire.json, a plot to docs/bench-wire.png.
@@ -32,12 +33,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import packets
-from benchmarks.offload import Offload, Sender, accuracy, choose_quality, through
+from benchmarks.offload import (
+    NOTHING,
+    Offload,
+    Sender,
+    accuracy,
+    choose_quality,
+    payload,
+    through,
+)
 from benchmarks.packets import Capture, Packet, in_own_network
 from benchmarks.pages import BENCH, ROOT, keep, write_block
 from benchmarks.site import SITE, WAITS, BenchSite
-from benchmarks.wire_report import plot, render
-from ddnn import topics, wire
+from benchmarks.wire_report import FEW_SLOTS, plot, render
+from ddnn import topics
 from ddnn.bundle import Bundle
 from ddnn.evaluate import Evaluator
 from demo.prepare import prepare
@@ -46,11 +55,16 @@ from training.options import TrainOptions
 from training.traffic import paper_bytes, sizes_of
 
 PERIOD_S = 0.1
+#: As long as a keepalive, so that each part of a run has one ping of every client: beside a message
+#: a second a ping is not little.
+SAMPLES = 100
+#: Of the agents: one a minute would fall into one part of a run and not into another.
+NO_STATUSES = ("--status-every-s", "3600")
 #: Slots between two parts of a run, in the middle of which the next part's threshold is set.
 BETWEEN = 10
 #: Shares of frames that leave at the local exit, for which thresholds are measured.
 LOCAL_SHARES = (0.0, 0.3, 0.6, 0.85)
-OFFLOADS = ("raw", "JPEG", "WebP")
+OFFLOADS = ("raw", "JPEG", "WebP", NOTHING)
 #: Numbers that a site has for cameras: ours, and as many again for each offload.
 MAX_NUMBERS = 32
 
@@ -110,7 +124,7 @@ def measure(
         with (
             BenchSite(
                 folder / "site", bundle, folder / "replay.npz", period_s=PERIOD_S, tls=tls,
-                device_options=delay, gateway_options=(*WAITS, *delay),
+                device_options=(*NO_STATUSES, *delay), gateway_options=(*WAITS, *delay),
                 offloaders=cameras * len(offloads),
             ) as site,
             Capture(site.broker.port) as capture,
@@ -139,7 +153,10 @@ def _run(
             clients = [stack.enter_context(site.client(f"device-{n}")) for n in numbers]
             ports.append({packets.port_of_client(client) for client in clients})
             encoded = [
-                [offload.encode(image) if there else b"" for image, there in zip(*row, strict=True)]
+                [
+                    offload.encode(image) if there else None
+                    for image, there in zip(*row, strict=True)
+                ]
                 for row in zip(data.images, data.present, strict=True)
             ]
             senders.append(Sender(SITE, PERIOD_S, clients, encoded, first_slot + BETWEEN, numbers))
@@ -151,8 +168,8 @@ def _run(
             windows.append((begin + BETWEEN, begin + BETWEEN + count))
             time.sleep(max(0.0, (begin + BETWEEN // 2) * PERIOD_S - time.time()))
             tuning = {} if part.threshold is None else {"local_threshold": part.threshold}
-            payload = msgspec.json.encode(tuning) if tuning else b""
-            operator.publish(topics.settings(SITE), payload, qos=1, retain=True)
+            asked = msgspec.json.encode(tuning) if tuning else b""
+            operator.publish(topics.settings(SITE), asked, qos=1, retain=True)
         time.sleep(max(0.0, windows[-1][1] * PERIOD_S - time.time()))
         last = windows[-1][1]
         site.wait(lambda: last - 1 in site.observer.decisions, "the last decision", 30)
@@ -179,7 +196,8 @@ def _run(
     times = (begin * PERIOD_S, end * PERIOD_S)
     costs = []
     for offload, own_ports, sender in zip(offloads, ports, senders, strict=True):
-        sizes = [len(data) + wire.HEADER_BYTES for row in sender.encoded for data in row if data]
+        sent = [data for row in sender.encoded for data in row if data is not None]
+        sizes = [len(payload(data, 0)) for data in sent]
         costs.append(
             {
                 "name": offload.name,
@@ -245,9 +263,12 @@ def make_plan(data: MultiCameraSet, bundle: Bundle, samples: int) -> Plan:
     _, validation = split_validation(data, share=TrainOptions().validation_share)
     test = data.subset(data.test)
     played = test.subset(np.arange(min(samples, len(test))))
-    offloads = [Offload("raw", None)]
-    for name in OFFLOADS[1:]:
-        offloads.append(choose_quality(name, evaluator, data.subset(validation)))
+    offloads = [
+        Offload(name, None)
+        if name in ("raw", NOTHING)
+        else choose_quality(name, evaluator, data.subset(validation))
+        for name in OFFLOADS
+    ]
     parts = [
         Part("ours", None, played.present),
         Part("ours, gate", None, played.seen),
@@ -275,7 +296,8 @@ def run(plan: Plan, only: int | None = None, **options: Any) -> list[dict[str, A
     ours, costs = measure(plan.bundle, plan.played, parts, offloads, **options)
     evaluator = Evaluator(plan.bundle)
     for cost, offload in zip(costs, offloads, strict=True):
-        cost["accuracy"] = accuracy(evaluator, through(offload, plan.test))
+        decides = offload.name != NOTHING
+        cost["accuracy"] = accuracy(evaluator, through(offload, plan.test)) if decides else None
     for row, part in zip(ours, parts, strict=True):
         row["accuracy"], wanted = right_answers(plan, part)
         live = row.pop("labels")
@@ -314,13 +336,19 @@ def report(arguments: argparse.Namespace) -> None:
         plot(results, ROOT / "docs" / "bench-wire.png")
 
 
-DELAY = ("--summary-delay-s", "1")
+def delayed(slots: int) -> tuple[str, ...]:
+    """Options with which a camera puts so many slots into a message."""
+    return ("--summary-delay-s", f"{slots * PERIOD_S:g}")
+
+
 #: Name, how many parts of ours, options.
 RUNS: tuple[tuple[str, int | None, dict[str, Any]], ...] = (
     ("plain", None, {"tls": False}),
-    ("delayed", 3, {"tls": False, "delay": DELAY}),
+    *((f"slots_{n}", 1, {"tls": False, "delay": delayed(n)}) for n in FEW_SLOTS),
+    ("delayed", 3, {"tls": False, "delay": delayed(10)}),
     ("tls", 2, {"tls": True}),
-    ("delayed_tls", 1, {"tls": True, "delay": DELAY}),
+    *((f"slots_{n}_tls", 1, {"tls": True, "delay": delayed(n)}) for n in FEW_SLOTS),
+    ("delayed_tls", 1, {"tls": True, "delay": delayed(10)}),
 )
 
 
@@ -328,7 +356,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="data set; another one than the built-in is trained on")
     parser.add_argument("--split", help="split of a data set that has several")
-    parser.add_argument("--samples", type=int, default=60, help="test samples that are sent")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="test samples that are sent")
     parser.add_argument("--write-docs", action="store_true", help="put table and plot into docs/")
     arguments = parser.parse_args()
     in_own_network("benchmarks.wire")

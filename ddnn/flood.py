@@ -13,8 +13,6 @@ without, over what this node can have slept through.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 #: So many times what a camera sends is still no flood: it may catch up after an outage.
 HEADROOM = 5.0
 #: Messages per second that pass whatever the period.
@@ -30,10 +28,15 @@ FIRST_S = 60.0
 LONGEST_S = 3600.0
 
 
-class _Bucket(NamedTuple):
-    messages: float
-    size_bytes: float
-    at: float
+class _Bucket:
+    """What a node has used up of what it may send at once, at a time."""
+
+    __slots__ = ("at", "messages", "size_bytes")
+
+    def __init__(self, now: float) -> None:
+        self.messages = 0.0
+        self.size_bytes = 0.0
+        self.at = now
 
 
 class FloodGuard:
@@ -71,17 +74,21 @@ class FloodGuard:
         Args:
             reports: one that reports on several slots is as much work as so many.
         """
-        if node in self._out:
+        bucket = self._buckets.get(node)
+        if bucket is None:
+            if node in self._out:
+                return False
+            bucket = self._buckets[node] = _Bucket(now)
+        passed = max(0.0, now - bucket.at)
+        bucket.at = now
+        bucket.messages = max(0.0, bucket.messages - passed * self.rate_per_s) + reports
+        bucket.size_bytes = max(0.0, bucket.size_bytes - passed * BYTES_PER_S) + size_bytes
+        if bucket.messages <= self.burst_alone and bucket.size_bytes <= self.burst_bytes:
             return False
-        full = _Bucket(self.burst, self.burst_bytes, now)
-        before = self._buckets.get(node, full)
-        passed = max(0.0, now - before.at)
-        messages = min(full.messages, before.messages + passed * self.rate_per_s) - reports
-        size = min(full.size_bytes, before.size_bytes + passed * BYTES_PER_S) - size_bytes
-        self._buckets[node] = _Bucket(messages, size, now)
-        if messages >= 0.0 and size >= 0.0 and not self._is_alone(node, now):
+        is_too_much = bucket.messages > self.burst or bucket.size_bytes > self.burst_bytes
+        if not is_too_much and not self._is_alone(node, now):
             return False
-        self._buckets.pop(node, None)
+        del self._buckets[node]
         times = self._times.get(node, 0)
         self._times[node] = times + 1
         self._out[node] = now + min(LONGEST_S, FIRST_S * 2.0 ** min(times, 10))
@@ -89,15 +96,13 @@ class FloodGuard:
 
     def _is_alone(self, node: str, now: float) -> bool:
         """Whether it is over what may come of one node while the others send as ever."""
-        used = self.burst - self._buckets[node].messages
-        if used <= self.burst_alone:
-            return False
+        used = self._buckets[node].messages
         others = [
-            self.burst - bucket.messages
+            bucket.messages
             for other, bucket in self._buckets.items()
             if other != node and now - bucket.at < self._stall_s
         ]
-        return bool(others) and used > ALONE * max(others)
+        return used > self.burst_alone and bool(others) and used > ALONE * max(others)
 
     def on_time(self, now: float) -> list[str]:
         """Nodes whose time is over: listen to them again."""

@@ -1,6 +1,6 @@
 """The journal as a file: the only code that writes it.
 
-A plain write(2) per record survives kill -9 of this process, which is what it is for. There is no
+A plain write(2) survives kill -9 of this process, which is what it is for. There is no
 fsync: after a loss of power the frames in question are stale anyway, and an SD card would wear
 out. A folder on a RAM disk (`/run/...`) serves as well.
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger(__name__)
-#: While the disk takes nothing, only every so-many-th record tries again: a try costs a snapshot.
+#: While the disk takes nothing, only every so-many-th write tries again: a try costs a snapshot.
 TRY_AGAIN_EVERY = 64
 
 

@@ -110,13 +110,20 @@ Receipt = paho.MQTTMessageInfo
 Handler = Callable[[Message], None]
 
 
+#: What an acknowledgement without a reason says.
+_TAKEN = ReasonCode(PacketTypes.PUBACK)
+_NOTHING_SAID = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+
+
 class _Paho(paho.Client):
-    """paho with short ways for what comes all the time; what else comes goes its own way.
+    """paho that reads ahead, and with short ways for what comes all the time.
+
+    Messages that `ddnn.publish_packet` can read, and acknowledgements without a reason. What else
+    comes goes paho's own way. That makes a `Properties` object for each packet, whose tables cost
+    more than everything that a gateway does with a summary.
 
     Args:
-        plain: called with each message that `ddnn.publish_packet` can read, and its packet id (0
-            at QoS 0). To read one with `Properties` and all takes paho as long as everything that
-            a gateway does with it.
+        plain: called with each message that goes the short way, and its packet id (0 at QoS 0).
     """
 
     def __init__(
@@ -131,11 +138,20 @@ class _Paho(paho.Client):
     def _create_socket(self) -> Any:
         return BufferedSocket(cast(socket.socket, super()._create_socket()))
 
+    def _packet_read(self) -> MQTTErrorCode:
+        if not self._in_packet["command"]:  # nor is it in the middle of a packet
+            sock = cast(BufferedSocket, self._sock)
+            if found := publish_packet.read(*sock.ahead()):
+                sock.skip(found.size_bytes)
+                return self._take(found.message, found.packet)
+        return super()._packet_read()
+
     def _handle_publish(self) -> MQTTErrorCode:
-        found = publish_packet.decode(self._in_packet["command"], self._in_packet["packet"])
-        if found is None:
-            return super()._handle_publish()
-        message, packet = found
+        packet = self._in_packet["packet"]  # longer than what is read ahead
+        found = publish_packet.decode(self._in_packet["command"], packet, 0, len(packet))
+        return self._take(*found) if found else super()._handle_publish()
+
+    def _take(self, message: Message, packet: int) -> MQTTErrorCode:
         self._plain(message, packet)
         if packet and self._acknowledges:
             return self._send_puback(packet)
@@ -143,17 +159,13 @@ class _Paho(paho.Client):
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         packet = self._in_packet["packet"]
-        if cmd != "PUBACK" or len(packet) != 2:  # two bytes: the broker has taken it
+        if cmd != "PUBACK" or len(packet) != 2:  # with a reason
             return super()._handle_pubackcomp(cmd)
         number = int.from_bytes(packet, "big")
         with self._out_message_mutex:
             if number in self._out_messages:
-                return self._do_on_publish(number, _TAKEN, _NO_PROPERTIES)
+                return self._do_on_publish(number, _TAKEN, _NOTHING_SAID)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-
-_TAKEN = ReasonCode(PacketTypes.PUBACK)
-_NO_PROPERTIES = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
 
 
 class Client:
@@ -360,7 +372,10 @@ class Client:
         self.check_size(topic, payload)
         properties: Any = publish_packet.pack_properties(response_topic, correlation, expiry_s)
         info = self._client.publish(topic, payload, qos, retain, properties)
-        if info.rc == paho.MQTT_ERR_SUCCESS or (qos and info.rc == paho.MQTT_ERR_NO_CONN):
+        if qos and info.rc == paho.MQTT_ERR_NO_CONN:
+            # paho keeps it, and would raise on each question whether it has been published.
+            info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS
+        if info.rc == paho.MQTT_ERR_SUCCESS:
             self.counts["published"] += 1
             if qos:
                 self._denials.sent(info.mid, topic)
@@ -424,8 +439,7 @@ class Client:
             self.counts["refused_size"] += 1
             log.error("%s", error)
             return None
-        taken = (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN)
-        return info if info.rc in taken else None
+        return info if info.rc == paho.MQTT_ERR_SUCCESS else None
 
     def _is_stuck(self) -> bool:
         """Whether the socket has not taken all there is for a while (a stalled network)."""

@@ -44,14 +44,14 @@ class Connection(Protocol):
 class BufferedSocket:
     """A connected socket, plain or TLS, that reads ahead.
 
-    For whoever reads a few bytes at a time. Everything but `recv` and `pending` is the socket's.
+    For whoever reads a few bytes at a time. Everything but reading is the socket's own.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._recv = sock.recv
         self._data = b""
         self._at = 0
+        self._error: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -62,13 +62,29 @@ class BufferedSocket:
         Raises:
             OSError: as the socket's own, where nothing has been read ahead.
         """
-        at = self._at
-        if at == len(self._data):
-            self._data = self._recv(max(size_bytes, CHUNK_BYTES))
-            at = 0
-        end = min(at + size_bytes, len(self._data))
-        self._at = end
-        return self._data[at:end]
+        if self._error:
+            error, self._error = self._error, None
+            raise error
+        if self._at == len(self._data):
+            self._data, self._at = self._sock.recv(max(size_bytes, CHUNK_BYTES)), 0
+        begin, self._at = self._at, min(self._at + size_bytes, len(self._data))
+        return self._data[begin : self._at]
+
+    def ahead(self) -> tuple[bytes, int]:
+        """Bytes that `recv` will give, from that position on; read now if there were none.
+
+        Still none: there is nothing yet, or nothing any more; `recv` says which.
+        """
+        if self._at == len(self._data) and not self._error:
+            try:
+                self._data, self._at = self._sock.recv(CHUNK_BYTES), 0
+            except OSError as error:
+                self._error = error
+        return self._data, self._at
+
+    def skip(self, size_bytes: int) -> None:
+        """Take so many bytes of what is ahead."""
+        self._at += size_bytes
 
     def pending(self) -> int:
         """How many bytes can be had without asking the kernel."""

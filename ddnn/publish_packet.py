@@ -1,8 +1,8 @@
 """MQTT 5 PUBLISH packets as they are used here, to and from bytes. Pure.
 
 paho reads and writes properties through a general class that takes longer than everything that a
-worker does with a request. Three properties are used here; a packet with any other one, or with
-anything wrong in it, is left to paho.
+gateway does with a summary, or a worker with a request. Three properties are used here; a packet
+with any other one, or with anything wrong in it, is left to paho.
 
 ======  =====================================================================
 0x02    message expiry interval: u32, seconds
@@ -10,7 +10,7 @@ anything wrong in it, is left to paho.
 0x09    correlation data: u16 length, bytes
 ======  =====================================================================
 
-Source: MQTT Version 5.0, OASIS Standard, sections 1.5, 2.2.2 and 3.3.
+Source: MQTT Version 5.0, OASIS Standard, sections 1.5, 2.1, 2.2.2 and 3.3.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from ddnn.message import Message
 
+_PUBLISH = 3
 _EXPIRY, _RESPONSE_TOPIC, _CORRELATION = 2, 8, 9
 _U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
 
@@ -57,59 +58,73 @@ def pack_properties(
     return PackedProperties(_pack_length(len(body)) + body)
 
 
-def decode(head: int, packet: bytes | bytearray) -> tuple[Message, int] | None:
-    """A PUBLISH -> the message and its packet id (0 at QoS 0); None: it is left to paho.
+class Received(NamedTuple):
+    """A PUBLISH that came; `packet` is its id (0 at QoS 0), `size_bytes` that of all of it."""
+
+    message: Message
+    packet: int
+    size_bytes: int
+
+
+def read(data: bytes, begin: int) -> Received | None:
+    """The packet at `begin`; None: it is another one, not all there, long, or left to paho."""
+    if len(data) - begin < 5 or data[begin] >> 4 != _PUBLISH:
+        return None
+    rest, at = data[begin + 1], begin + 2
+    if rest > 127:  # a second byte of length
+        if data[at] > 127:
+            return None
+        rest += (data[at] - 1) * 128
+        at += 1
+    end = at + rest
+    if end > len(data):
+        return None
+    found = decode(data[begin], data, at, end)
+    return found and Received(*found, end - begin)
+
+
+def decode(head: int, data: bytes | bytearray, begin: int, end: int) -> tuple[Message, int] | None:
+    """What follows a PUBLISH's length -> message and packet id; None: it is left to paho.
 
     Args:
         head: the packet's first byte.
-        packet: what follows its length.
+        data: holds the rest of the packet, from `begin` to `end`.
     """
     qos = head >> 1 & 3
-    if qos > 1:
-        return None
-    at = 2 + int.from_bytes(packet[:2], "big")
-    raw_topic, number = packet[2:at], 0
+    topic_at, at = begin + 2, begin + 2 + int.from_bytes(data[begin : begin + 2], "big")
+    topic_end, packet = at, 0
     if qos:
-        number = int.from_bytes(packet[at : at + 2], "big")
+        packet = int.from_bytes(data[at : at + 2], "big")
         at += 2
-        if not number:
-            return None
-    if at >= len(packet):
+    # Not here: QoS 2, and properties whose length takes more than a byte.
+    if qos > 1 or (qos and not packet) or at >= end or data[at] > 127:
         return None
-    length = packet[at]
-    at += 1
-    if length > 127:  # of two bytes or more
-        return None
-    end = at + length
-    if end > len(packet):
+    at, payload_at = at + 1, at + 1 + data[at]
+    if payload_at > end:
         return None
     response_topic = correlation = expiry_s = None
     try:
-        while at < end:
-            kind = packet[at]
+        topic = data[topic_at:topic_end].decode()
+        while at < payload_at:
+            kind, value_at = data[at], at + 3
             if kind == _EXPIRY and expiry_s is None:
-                (expiry_s,) = _U32.unpack_from(packet, at + 1)
+                (expiry_s,) = _U32.unpack_from(data, at + 1)
                 at += 5
                 continue
-            value_at = at + 3
-            at = value_at + _U16.unpack_from(packet, at + 1)[0]
-            value = bytes(packet[value_at:at])
+            at = value_at + _U16.unpack_from(data, at + 1)[0]
+            value = bytes(data[value_at:at])
             if kind == _RESPONSE_TOPIC and response_topic is None:
                 response_topic = value.decode()
             elif kind == _CORRELATION and correlation is None:
                 correlation = value
             else:
                 return None
-        topic = raw_topic.decode()
     except (struct.error, UnicodeDecodeError):
         return None
-    if at != end:
+    if at != payload_at:
         return None
-    payload = bytes(packet[end:])
-    return (
-        Message(topic, payload, bool(head & 1), response_topic, correlation, expiry_s),
-        number,
-    )
+    retain, payload = bool(head & 1), bytes(data[payload_at:end])
+    return Message(topic, payload, retain, response_topic, correlation, expiry_s), packet
 
 
 def _pack_length(value: int) -> bytes:

@@ -59,6 +59,7 @@ from ddnn.actions import (
     TierConfig,
 )
 from ddnn.breaker import Breaker
+from ddnn.deadlines import Deadlines
 from ddnn.errors import WireError
 from ddnn.exit_rule import Verdict, exits, judge
 from ddnn.members import Members
@@ -94,15 +95,14 @@ class _Slot:
     """What is known of one open slot."""
 
     __slots__ = (
-        "absent", "asked", "best", "boots", "deadline", "escalation", "features", "gone",
+        "absent", "asked", "best", "boots", "escalation", "features", "gone",
         "held_bytes", "late", "partial", "payload_bytes", "scores", "stage", "stage_began",
         "stage_s", "step", "steps_left", "verdicts",
     )  # fmt: skip
 
-    def __init__(self, now: float, deadline: float, *, late: bool) -> None:
+    def __init__(self, now: float, *, late: bool) -> None:
         self.stage: Stage = "summaries"
         self.stage_began = now
-        self.deadline = deadline
         self.stage_s: dict[Stage, float] = {}
         self.late = late
         self.scores: dict[int, bytes] = {}
@@ -125,9 +125,9 @@ class _Slot:
         self.best = exit_name, verdict, tuple(sorted(used))
         self.verdicts[exit_name] = verdict
 
-    def enter(self, stage: Stage, now: float, wait_s: float) -> None:
+    def enter(self, stage: Stage, now: float) -> None:
         self.stage_s[self.stage] = now - self.stage_began
-        self.stage, self.stage_began, self.deadline = stage, now, now + wait_s
+        self.stage, self.stage_began = stage, now
 
 
 class Tier:
@@ -166,6 +166,7 @@ class Tier:
         self._closed = ClosedSlots(self.config.remembered_slots) if closed is None else closed
         self._has_parent = has_parent
         self._open: OrderedDict[int, _Slot] = OrderedDict()
+        self._deadlines = Deadlines()
         self._members = Members(sections.members, self.config.silent_after_slots)
 
     # -- members ---------------------------------------------------------------------------
@@ -226,8 +227,9 @@ class Tier:
                 self.counts["backlog_refused"] += 1
                 return actions
             wait_s = self.config.backlog_wait_s if backlog else self.config.summary_wait_s + delay_s
-            state = _Slot(now, now + wait_s, late=backlog)
+            state = _Slot(now, late=backlog)
             self._open[slot] = state
+            self._deadlines.set(slot, now + wait_s)
             self.counts["opened"] += 1
         elif member in state.boots:
             self.counts["duplicate"] += 1
@@ -316,14 +318,14 @@ class Tier:
 
     # -- time ------------------------------------------------------------------------------
 
-    def next_deadline(self) -> float | None:
-        """When `on_time` has something to do next, or None."""
-        return min((state.deadline for state in self._open.values()), default=None)
+    def next_deadline(self) -> float:
+        """When `on_time` has something to do next; infinite: nothing."""
+        return self._deadlines.next()
 
     def on_time(self, now: float) -> list[Action]:
         """Move on every slot whose stage has run out of time."""
         actions: list[Action] = []
-        for slot in [s for s, state in self._open.items() if state.deadline <= now]:
+        for slot in self._deadlines.over(now):
             actions += self._advance(slot, now)
         return actions
 
@@ -350,9 +352,9 @@ class Tier:
         state = self._open.get(slot)
         if state is None:
             return []
-        out_of_time = now >= state.deadline
+        out_of_time = self._deadlines.is_over(slot, now)
         if state.stage == "summaries":
-            if not out_of_time and self.alive() - state.boots.keys():
+            if not out_of_time and not self.alive() <= state.boots.keys():
                 return []
             return self._after_summaries(slot, state, now)
         if state.stage == "features":
@@ -401,7 +403,7 @@ class Tier:
         return rows, np.frombuffer(mask, np.uint8)
 
     def _begin_asking(self, slot: int, state: _Slot, now: float) -> list[Action]:
-        state.enter("features", now, self.config.features_wait_s)
+        state.enter("features", now)
         order = sorted(state.scores)
         at_once = self.config.ask_at_once
         if at_once and self.sections.has_edge and not self._has_parent:
@@ -414,7 +416,7 @@ class Tier:
     def _ask_next(self, slot: int, state: _Slot, now: float) -> list[Action]:
         """Ask the next step's members. The steps left share the time left evenly."""
         end = state.stage_began + self.config.features_wait_s
-        state.deadline = now + max(0.0, end - now) / len(state.steps_left)
+        self._deadlines.set(slot, now + max(0.0, end - now) / len(state.steps_left))
         # Only these are waited for; those of the step before have had their time.
         state.step = set(state.steps_left.pop(0))
         state.asked |= state.step
@@ -464,7 +466,8 @@ class Tier:
     def _escalate(self, slot: int, state: _Slot, body: bytes, now: float) -> list[Action]:
         if not self._breaker.take(now):
             return self._decide_best(slot, "cloud_down", now)
-        state.enter("answer", now, self.config.answer_wait_s)
+        state.enter("answer", now)
+        self._deadlines.set(slot, now + self.config.answer_wait_s)
         state.escalation = body
         return [Escalate(slot, body)]
 
@@ -478,7 +481,8 @@ class Tier:
             logits = self._local_logits(state)
             scores = quantise(logits, self.sections.scales["local"]).tobytes()
         wait_s = self.config.parent_wait_s + state.late * self.config.backlog_wait_s
-        state.enter("parent", now, wait_s)
+        state.enter("parent", now)
+        self._deadlines.set(slot, now + wait_s)
         return [Report(slot, scores, state.late)]
 
     def _pass_on(self, slot: int, action: Action | None) -> list[Action]:
@@ -582,6 +586,7 @@ class Tier:
 
     def _forget(self, slot: int) -> None:
         state = self._open.pop(slot)
+        self._deadlines.drop(slot)
         self.held_bytes -= state.held_bytes
         if not state.late:
             self._members.slot_ended(state.boots.keys())

@@ -26,6 +26,7 @@ a new one, and audits that began before are not counted in it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -234,11 +235,12 @@ class Audits:
             found += self._take(slot, one.tier.on_time(now), now)
         return found
 
-    def next_deadline(self) -> float | None:
-        """When something is to be begun or given up, or None."""
+    def next_deadline(self) -> float:
+        """When something is to be begun or given up; infinite: nothing."""
+        if not self._open and not self._chosen:
+            return math.inf
         deadlines = [one.tier.next_deadline() for one in self._open.values()]
-        deadlines += [chosen.since for chosen in self._chosen]
-        return min((at for at in deadlines if at is not None), default=None)
+        return min(deadlines + [chosen.since for chosen in self._chosen])
 
     def sent(self, slot: int, payload_bytes: int) -> None:
         """A message of this audit has left."""

@@ -8,6 +8,7 @@ short.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -98,7 +99,6 @@ class Engines:
         """The highest slot that any engine has taken; -1: none."""
         return max((engine.highest for engine in self.all), default=-1)
 
-    def next_deadline(self) -> float | None:
-        """When the first of them has a slot to move on, or None."""
-        deadlines = [engine.tier.next_deadline() for engine in self.all]
-        return min((at for at in deadlines if at is not None), default=None)
+    def next_deadline(self) -> float:
+        """When the first of them has a slot to move on; infinite: none has."""
+        return min([engine.tier.next_deadline() for engine in self.all], default=math.inf)

@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from ddnn import summaries, wire
+from ddnn import summaries, topics, wire
 from ddnn.errors import WireError
-from ddnn.message import Message
-from ddnn.wire import Frame, Kind
+from ddnn.wire import MAX_MEMBERS, Frame, Kind
+
+
+class Sender(NamedTuple):
+    """Who wrote a frame, by its topic: camera or edge gateway of this number."""
+
+    number: int
+    is_edge: bool
 
 
 class MemberFrame(NamedTuple):
     """One frame of a member, alone or out of a message with several.
 
     Attributes:
-        number: of the node, in the topic.
         slot: whole slot number.
         payload: its bytes as if it had come alone.
         head_bytes: what it cost beside its body.
     """
 
-    topic: str
-    number: int
+    sender: Sender
     slot: int
     frame: Frame
     payload: bytes
@@ -53,37 +57,45 @@ class FrameReader:
         except WireError:
             self._counts["malformed"] += 1
             return None
-        slot = wire.unwrap_slot(frame.slot, int(wall / self._period_s))
-        if not self.is_near(slot, wall):
+        present = int(wall / self._period_s)
+        slot = wire.unwrap_slot(frame.slot, present)
+        if abs(slot - present) > self._window:
             self._counts["out_of_window"] += 1
             return None
         return frame, slot
 
     def of_member(
-        self, message: Message, number: int, slot: int, frame: Frame, wall: float
+        self, sender: Sender, payload: bytes, slot: int, frame: Frame, wall: float
     ) -> list[MemberFrame]:
         """The frames of a member's message, those with several slots as if they had come alone."""
         if frame.kind is not Kind.SUMMARIES:
-            return [MemberFrame(message.topic, number, slot, frame, message.payload)]
+            return [MemberFrame(sender, slot, frame, payload)]
         try:
             frames = summaries.split(frame)
         except WireError:
             self._counts["malformed"] += 1
             return []
         # Its own bytes are the first one's; that all of them add up is what counts.
-        own = len(message.payload) - sum(len(each.body) for each in frames)
+        own = len(payload) - sum(len(each.body) for each in frames)
         found = []
         for n, each in enumerate(frames):
             its_slot = slot + (each.slot - frame.slot) % wire.SLOT_MODULUS
             if self.is_near(its_slot, wall):
-                payload = encoded(each)
                 head_bytes = 0 if n else own
-                found.append(
-                    MemberFrame(message.topic, number, its_slot, each, payload, head_bytes)
-                )
+                found.append(MemberFrame(sender, its_slot, each, encoded(each), head_bytes))
             else:
                 self._counts["out_of_window"] += 1
         return found
+
+
+def senders(site: str) -> dict[str, Sender]:
+    """Who writes on which topic, of all members that a site may have."""
+    found: dict[str, Sender] = {}
+    for n in range(MAX_MEMBERS):
+        found[topics.summary(site, n)] = found[topics.features(site, n)] = Sender(n, False)
+        found[topics.edge_summary(site, n)] = Sender(n, True)
+        found[topics.edge_features(site, n)] = Sender(n, True)
+    return found
 
 
 def encoded(frame: Frame) -> bytes:

@@ -56,7 +56,7 @@ from ddnn.wire import Flag, Frame, Kind
 from edge_gateway.audits import AuditAction, AuditRules, Audits, Chosen, lacks_features
 from edge_gateway.effects import Effect, Keep
 from edge_gateway.engines import Engine, Engines
-from edge_gateway.frames import FrameReader, MemberFrame, decoded
+from edge_gateway.frames import FrameReader, MemberFrame, Sender, decoded, senders
 from edge_gateway.metrics import Tally
 from edge_gateway.presence import Presence
 from edge_gateway.probation import Probation
@@ -121,6 +121,7 @@ class Gateway:
         self.settings_in_force = tuning.Tuning()
         self.connected = False
         self._frame_topics = tuple(f"{rules.site}/{letter}/" for letter in "sfSF")
+        self._senders = senders(rules.site)
         self._window = max(1, round(rules.window_s / rules.period_s))
         # A frame of a closed slot must be known as late for as long as it can arrive.
         remembered = 2 * self._window + rules.tier.max_open_slots
@@ -179,57 +180,55 @@ class Gateway:
         received = self._reader.read(message.payload, wall)
         if received is None:
             return []
-        number = topics.member_of(message.topic)
-        if self.tier is None:
+        if not self.engines.all:
             self.counts["frames_without_bundle"] += 1
             return []
-        if number is None:
-            self.counts["malformed"] += 1
+        sender = self._senders.get(message.topic)
+        if sender is None:
+            self.counts["unknown_member"] += 1
             return []
         frame, slot = received
         effects: list[Effect] = []
-        for each in self._reader.of_member(message, number, slot, frame, wall):
+        for each in self._reader.of_member(sender, message.payload, slot, frame, wall):
             effects += self._on_member_frame(each, now, wall)
         return effects
 
     def _on_member_frame(self, received: MemberFrame, now: float, wall: float) -> list[Effect]:
-        slot, frame = received.slot, received.frame
-        if slot in self._waiting:  # of a bundle that is not here yet after a restart
+        sender, slot, frame = received.sender, received.slot, received.frame
+        engine = self.engines.of(slot)
+        if engine is None or slot in self._waiting:  # of a bundle that is not here yet
             self.counts["wrong_tag"] += 1
             return []
-        on_trial = self._is_on_trial(frame)
-        member = self._member(received.topic, received.number, slot, on_trial=on_trial)
-        if member is None:
+        trial = self.trial if self.trial is not None and self._is_on_trial(frame) else None
+        place = trial.place if trial else engine.place
+        member = place.member(sender.number)
+        if member is None or sender.is_edge != (place.kind == "edges"):
             self.counts["unknown_member"] += 1
             return []
-        if frame.kind is Kind.FEATURES and slot in self.audits and not on_trial:
+        if frame.kind is Kind.FEATURES and slot in self.audits and not trial:
             return self._carry_out_audits(self.audits.on_features(member, slot, frame, now))
         self._received_bytes += received.head_bytes + len(frame.body)
-        if on_trial:
-            return self._feed_trial(member, slot, frame, now)
+        if trial:
+            on_frame = (
+                trial.tier.on_summary if frame.kind is Kind.SUMMARY else trial.tier.on_features
+            )
+            return self._carry_out_trial(on_frame(member, slot, frame, now))
         delay_s = 0.0
         if self.rules.summary_delay_s:
             # Of a camera whose clock is ahead no longer than of any other.
             age_s = max(0.0, wall - slot * self.rules.period_s)
             delay_s = max(0.0, self.rules.summary_delay_s - age_s)
-        return self._feed(member, received, now, delay_s)
-
-    def _member(self, topic: str, number: int, slot: int, *, on_trial: bool) -> int | None:
-        """Index of the node that wrote a frame, among the members of the slot's engine."""
-        engine = self.engines.of(slot)
-        place = self.trial.place if on_trial and self.trial else engine.place if engine else None
-        is_edge = topic[len(self.rules.site) + 1] in "SF"
-        if place is None or is_edge != (place.kind == "edges"):
-            return None
-        return place.member(number)
+        return self._feed(engine, member, received, now, delay_s)
 
     def _feed(
-        self, member: int, received: MemberFrame, now: float, delay_s: float = 0.0
+        self,
+        engine: Engine,
+        member: int,
+        received: MemberFrame,
+        now: float,
+        delay_s: float = 0.0,
     ) -> list[Effect]:
-        slot, frame = received.slot, received.frame
-        engine = self.engines.of(slot)
-        assert engine is not None
-        tier = engine.tier
+        slot, frame, tier = received.slot, received.frame, engine.tier
         accepted = tier.counts["accepted"]
         if frame.kind is Kind.SUMMARY:
             actions = tier.on_summary(
@@ -245,12 +244,6 @@ class Gateway:
 
     def _is_on_trial(self, frame: Frame) -> bool:
         return self.trial is not None and frame.tag == self.trial.tier.sections.tag
-
-    def _feed_trial(self, member: int, slot: int, frame: Frame, now: float) -> list[Effect]:
-        assert self.trial is not None
-        tier = self.trial.tier
-        on_frame = tier.on_summary if frame.kind is Kind.SUMMARY else tier.on_features
-        return self._carry_out_trial(on_frame(member, slot, frame, now))
 
     def _on_parent_request(self, message: Message, now: float, wall: float) -> list[Effect]:
         received = self._reader.read(message.payload, wall)
@@ -339,12 +332,10 @@ class Gateway:
             effects += self._remember(Sent(slot))
         return effects
 
-    def next_deadline(self) -> float | None:
-        """When `on_time` has a slot to move on, or None."""
-        deadlines = [self.engines.next_deadline(), self.audits.next_deadline()]
-        if self.trial is not None:
-            deadlines.append(self.trial.tier.next_deadline())
-        return min((at for at in deadlines if at is not None), default=None)
+    def next_deadline(self) -> float:
+        """When `on_time` has a slot to move on; infinite: none."""
+        first = min(self.engines.next_deadline(), self.audits.next_deadline())
+        return first if self.trial is None else min(first, self.trial.tier.next_deadline())
 
     def on_connected(self, now: float) -> list[Effect]:
         """The broker is there (again): hand over the decisions that wait for it."""
@@ -707,8 +698,9 @@ class Gateway:
                 for kept, frame in known:
                     # As backlog: it says nothing of who is alive now, and others may still report.
                     frame = frame._replace(flags=frame.flags | Flag.BACKLOG)
-                    received = MemberFrame("", kept.member, slot, frame, kept.payload)
-                    effects += self._feed(kept.member, received, now)
+                    sender = Sender(kept.member, engine.place.kind == "edges")
+                    received = MemberFrame(sender, slot, frame, kept.payload)
+                    effects += self._feed(engine, kept.member, received, now)
             if slot not in self.memory.open and slot not in self.memory.closed:
                 effects += self._remember(Ended(slot, ("expired", "expired.restart")))
             else:

@@ -84,11 +84,10 @@ class Intake:
         node = self._node_of.get(message.topic)
         if node is None:
             return True
-        if self._guard.is_out(node):
-            return False  # still on its way when it was shut out
-        size_bytes, reports = len(message.payload), reports_in(message.payload)
-        if not self._guard.on_message(node, size_bytes, now, reports):
-            return True
+        payload = message.payload
+        if not self._guard.on_message(node, len(payload), now, reports_in(payload)):
+            # Else it was still on its way when its node was shut out.
+            return not self._guard.is_out(node)
         log.error("%s sends far too much: not listened to for a while", node)
         # All in one packet: each one more would wait its turn behind the flood.
         self._client.unsubscribe(*self._frames.get(node, ()), self._status[node])

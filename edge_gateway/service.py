@@ -359,8 +359,8 @@ class GatewayService:
                 self._carry_out(self._gateway.on_time(now, time.time()))
                 self._intake.on_time(now)
                 ledger = self._gateway.ledger() if reports else last
-                deadlines = [self._gateway.next_deadline(), next_look, next_ledger]
-                self._sleeps_until = min(at for at in deadlines if at is not None)
+                deadline = self._gateway.next_deadline()
+                self._sleeps_until = min(deadline, next_look, next_ledger)
             # Whoever hangs with the gateway's lock, on whichever thread, keeps this unsaid.
             self._notifier.alive(now)
             if looks:
@@ -395,7 +395,7 @@ class GatewayService:
                 effects += self._gateway.sent(slot, now)
             self._carry_out(effects)
             deadline = self._gateway.next_deadline()
-        if deadline is not None and deadline < self._sleeps_until:
+        if deadline < self._sleeps_until:
             self._alarm.set()
         for message in inbox:
             if "/status/" in message.topic:

@@ -69,7 +69,7 @@ class Checker:
             self.fail("the memory of closed slots or workers is over its bound")
         deadline = gateway.next_deadline()
         awake_s = self.world.now - host.resumed_at
-        if deadline is not None and awake_s > 1.1 and deadline < host.mono - 1.1:
+        if awake_s > 1.1 and deadline < host.mono - 1.1:
             self.fail(f"a slot is {host.mono - deadline:.3f} s over its deadline")
 
     def _engine(self, engine):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from cloud_service.worker import Worker
@@ -441,7 +443,7 @@ class GatewayHost(Host):
         if self.client is None:
             return
         deadline = self.gateway.next_deadline()
-        if deadline is not None:
+        if deadline < math.inf:
             at = deadline - self.mono_base + 1e-6
             if at <= self.world.now:
                 at = self.world.now + 0.02

@@ -1,5 +1,7 @@
 """Audits in the gateway's rules: what is asked, what is published, and when it gives way."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -403,7 +405,7 @@ def test_audit_that_comes_to_nothing_is_counted_and_changes_nothing(fault, reaso
     assert bench.ledger()[f"given_up.{reason}"] == 1
     assert bench.decisions() == before
     assert bench.gateway.ledger()["decided"] == bench.gateway.ledger()["opened"] == 1
-    assert bench.gateway.next_deadline() is None
+    assert bench.gateway.next_deadline() == math.inf
     assert bench.estimate().given_up == {reason: 1}
 
 
@@ -651,7 +653,7 @@ def test_audits_change_no_decision_no_journal_and_no_ledger(events, exits):
         if name.partition(".")[0] in ("opened", "decided", "degraded", "expired", "open", "exit"):
             assert mine.get(name, 0) == other.get(name, 0), name
     assert len(auditing.gateway.audits) == 0
-    assert auditing.gateway.next_deadline() is None
+    assert auditing.gateway.next_deadline() == math.inf
     by_slot = {decisions.decode(payload).slot: payload for payload in auditing.decisions()}
     audited_slots = [found.slot for found in auditing.audits()]
     assert len(set(audited_slots)) == len(audited_slots)

@@ -9,6 +9,7 @@ from benchmarks import pages
 from benchmarks.offload import Offload
 from benchmarks.packets import Packet, read
 from benchmarks.scale import is_broken
+from benchmarks.syscalls import counted
 from benchmarks.traffic import publish_packet
 
 
@@ -74,3 +75,15 @@ def test_table_without_a_place_in_the_page_is_refused(tmp_path):
 )
 def test_break_point_is_a_late_or_a_lost_decision(p99_ms, lost, broken):
     assert is_broken({"p99_ms": p99_ms, "lost": lost}) is broken
+
+
+def test_report_of_strace_is_read_with_and_without_errors():
+    report = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 60.01    0.120000          12        10           poll
+ 39.99    0.080000           4        20         3 recvfrom
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.200000           6        30         3 total
+"""
+    assert list(counted(report).items()) == [("recvfrom", 20), ("poll", 10)]

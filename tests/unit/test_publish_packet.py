@@ -52,13 +52,27 @@ def test_message_is_what_paho_reads(
     properties = properties_of(response_topic, correlation, expiry_s).pack()
     data = packet(topic, properties, payload, number)
     head = 0x30 | bool(number) << 1 | retain
-    found = publish_packet.decode(head, bytearray(data))
+    found = publish_packet.decode(head, bytearray(data), 0, len(data))
     if len(properties) > 128:  # their length takes two bytes
         assert found is None
         return
     message, mid = found
     assert mid == number
     assert message == (topic, payload, retain, response_topic, correlation, expiry_s, None)
+    whole = bytes([head, *length_of(len(data))]) + data
+    ahead = b"before" + whole + b"after"
+    assert publish_packet.read(ahead, 6) == (message, mid, len(whole))
+    for end in range(6, 6 + len(whole)):  # not all there yet
+        assert publish_packet.read(ahead[:end], 6) is None
+
+
+def length_of(size):
+    """MQTT's variable byte integer."""
+    found = []
+    while size > 127:
+        found.append(size & 127 | 128)
+        size >>= 7
+    return [*found, size]
 
 
 SENT = packet("s1/c", properties_of("s1/a", b"1234", 7).pack(), b"payload", 9)
@@ -71,7 +85,7 @@ SENT = packet("s1/c", properties_of("s1/a", b"1234", 7).pack(), b"payload", 9)
 )
 def test_cut_or_changed_packet_is_read_as_paho_reads_it_or_left_to_paho(length, changes, head):
     data = bytes(changes.get(i, byte) for i, byte in enumerate(SENT[:length]))
-    found = publish_packet.decode(head, data)
+    found = publish_packet.decode(head, data, 0, len(data))
     if found is None:
         return
     message, mid = found
@@ -96,7 +110,41 @@ def test_cut_or_changed_packet_is_read_as_paho_reads_it_or_left_to_paho(length, 
     ],
 )
 def test_what_is_not_used_here_is_left_to_paho(head, properties, why):
-    assert publish_packet.decode(head, packet("s1/c", properties, b"")) is None, why
+    data = packet("s1/c", properties, b"", 9 if head & 6 else 0)
+    assert publish_packet.decode(head, data, 0, len(data)) is None, why
+    assert publish_packet.read(bytes([head, len(data)]) + data, 0) is None, why
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\x20\2\0\0", b"\x40\2\0\1", b"\xd0\0", b"\x30\7\0\3\xff\xfe\xfd\0a",
+        b"\x30\4\0\x09abcdefghij", b"\x30\2\0\0", b"\x32\6\0\1a\0\0\0",
+    ],
+    ids=[
+        "connected", "acknowledgement", "ping", "topic not UTF-8", "topic longer than the packet",
+        "no room for properties", "QoS 1 without a packet id",
+    ],
+)  # fmt: skip
+def test_other_or_malformed_packet_is_left_to_paho(packet):
+    assert publish_packet.read(packet + b"\0" * 9, 0) is None
+
+
+def test_packet_over_16_kb_is_left_to_paho():
+    for size, is_read in ((16_300, True), (16_400, False)):
+        data = packet("s/s/0", b"\0", bytes(size))
+        whole = bytes([0x30, *length_of(len(data))]) + data
+        assert (publish_packet.read(whole, 0) is not None) == is_read
+
+
+@given(st.binary(max_size=60), st.sampled_from([0x30, 0x31, 0x32, 0x39]), st.integers(0, 60))
+def test_whatever_is_read_of_noise_paho_reads_the_same(noise, head, claimed):
+    found = publish_packet.read(bytes([head, claimed]) + noise, 0)
+    if found is None:
+        return
+    theirs = _packet.decode_publish(head, bytearray(noise[:claimed]), MQTTv5)
+    assert (found.message.topic.encode(), found.message.payload) == (theirs.topic, theirs.payload)
+    assert (found.packet, found.size_bytes) == (theirs.mid, 2 + claimed)
 
 
 def test_correlation_data_that_no_packet_can_hold_is_refused():
