@@ -57,9 +57,8 @@ class FrameReader:
         except WireError:
             self._counts["malformed"] += 1
             return None
-        present = int(wall / self._period_s)
-        slot = wire.unwrap_slot(frame.slot, present)
-        if abs(slot - present) > self._window:
+        slot = wire.unwrap_slot(frame.slot, int(wall / self._period_s))
+        if not self.is_near(slot, wall):
             self._counts["out_of_window"] += 1
             return None
         return frame, slot
