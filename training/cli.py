@@ -111,7 +111,7 @@ def _network_options(command: Callable[..., None]) -> Callable[..., None]:
                 default=NetworkOptions.local_aggregation,
                 show_default=True,
                 help="How scores become one answer: largest, mean, linear, GA gated mean, GC "
-                "gated linear.",
+                "gated linear, HC linear beside a hidden layer.",
             ),
             click.option(
                 "--feature-aggregation",

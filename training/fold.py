@@ -20,7 +20,15 @@ import numpy.typing as npt
 from torch import Tensor
 
 from training.binary import FC, ConvP, MaskedBatchNorm
-from training.network import GATE_STEPS, GATED_STEPS, SCORE_ZERO, LocalExit
+from training.local_sections import HIDDEN_STEPS
+from training.network import (
+    GATE_STEPS,
+    GATED_STEPS,
+    HIDDEN_TOP,
+    HIDDEN_UNITS,
+    SCORE_ZERO,
+    LocalExit,
+)
 from training.sections import EXACT, EXACT_I32, Block, Head, largest_sum
 
 MAX_SHIFT = 24
@@ -76,6 +84,7 @@ class LocalNumbers(TypedDict, total=False):
     head: Head
     table: npt.NDArray[np.int64]
     gate: npt.NDArray[np.int64]
+    hidden: Head
 
 
 def fold_local(exits: Sequence[LocalExit], score_scale: float) -> tuple[list[LocalNumbers], float]:
@@ -91,6 +100,8 @@ def fold_local(exits: Sequence[LocalExit], score_scale: float) -> tuple[list[Loc
         return _fold_linear(exits, score_scale)
     if kind == "GC":
         return _fold_gated_map(exits, score_scale)
+    if kind == "HC":
+        return _fold_hidden_map(exits, score_scale)
     rates = []
     for exit_ in exits:
         factor = _numpy(exit_.factors())
@@ -128,6 +139,44 @@ def _fold_gated_map(
     return numbers, scale
 
 
+def _fold_hidden_map(
+    exits: Sequence[LocalExit], score_scale: float
+) -> tuple[list[LocalNumbers], float]:
+    unit = HIDDEN_TOP / HIDDEN_STEPS
+    layers, pairs = [], []
+    for exit_ in exits:
+        scores, members = exit_.members * exit_.classes, exit_.members
+        # By input: what a step of it is worth, and how many steps it may have.
+        worth = np.repeat([score_scale, 1.0, unit], [scores, members, HIDDEN_UNITS])[:, None]
+        most = np.repeat([SCORE_ZERO, 1, HIDDEN_STEPS], [scores, members, HIDDEN_UNITS])[:, None]
+        below = scores + members
+        hidden = _numpy(exit_.hidden.weight).T * worth[:below] / unit
+        # A half more, so that rounding down rounds to the nearest.
+        offset = _numpy(exit_.hidden.bias) / unit + 0.5
+        largest = float(((np.abs(hidden) * most[:below]).sum(0) + np.abs(offset)).max())
+        shift = _shift_below(largest, float(most[:below].sum()))
+        layers.append(_whole(hidden, offset, shift, shift))
+        output = np.concatenate([_numpy(exit_.weight).T, _numpy(exit_.output.weight).T]) * worth
+        pairs.append((output, _numpy(exit_.output.bias), most))
+    largest = max(float(((np.abs(w) * most).sum(0) + np.abs(b)).max()) for w, b, most in pairs)
+    rounding = max(float(most.sum()) for _, _, most in pairs)
+    shift = _shift_below(largest, rounding, EXACT_I32)
+    return [
+        {"hidden": layer, "head": _whole(weights, offset, shift)}
+        for layer, (weights, offset, _) in zip(layers, pairs, strict=True)
+    ], 2.0**-shift
+
+
+def _whole(weights: F64, offset: F64, shift: int, divide: int = 0) -> Head:
+    """A linear map times 2**shift in whole numbers."""
+    return Head(
+        np.round(weights * 2.0**shift).astype(np.int64),
+        np.ones(1, np.int64),
+        np.round(offset * 2.0**shift).astype(np.int64),
+        divide,
+    )
+
+
 def _linear_heads(
     weights: Sequence[F64],
     exits: Sequence[LocalExit],
@@ -141,15 +190,7 @@ def _linear_heads(
     most = SCORE_ZERO * largest_gate
     largest = max(float((np.abs(w).sum(0) * most + np.abs(b)).max()) for w, b in pairs)
     shift = _shift_below(largest, max(len(w) for w in weights) * most, limit)
-    one = np.ones(1, np.int64)
-    return [
-        Head(
-            np.round(w * 2.0**shift).astype(np.int64),
-            one,
-            np.round(b * 2.0**shift).astype(np.int64),
-        )
-        for w, b in pairs
-    ], score_scale * 2.0**-shift
+    return [_whole(w, b, shift) for w, b in pairs], score_scale * 2.0**-shift
 
 
 def _gate_table(exit_: LocalExit, score_scale: float) -> npt.NDArray[np.int64]:

@@ -14,7 +14,9 @@ import numpy.typing as npt
 from training.graph import BOOL, FLOAT, I32, U8, Graph
 from training.sections import EXACT_I32, Head, check_whole
 
-LocalAggregation = Literal["MP", "AP", "CC", "GA", "GC"]
+#: A hidden unit of HC as a whole number is 0 to this.
+HIDDEN_STEPS = 4095
+LocalAggregation = Literal["MP", "AP", "CC", "GA", "GC", "HC"]
 
 
 def local_section(
@@ -24,11 +26,12 @@ def local_section(
     head: Head | None = None,
     table: npt.ArrayLike | None = None,
     gate: npt.ArrayLike | None = None,
+    hidden: Head | None = None,
 ) -> bytes:
     """The local aggregator: scores u8 (N, M, K), mask u8 (N, M) -> logits i32 (N, K).
 
     A score of 128 stands for 0. Whatever a masked row holds has no influence. With nobody there
-    MP, AP and GA give equal logits (entropy 1), CC and GC their offsets.
+    MP, AP and GA give equal logits (entropy 1), CC, GC and HC what their offsets make of it.
 
     Args:
         head: CC, GC: a linear layer of any whole weights; `signs` (M * K, K) are the weights.
@@ -37,9 +40,13 @@ def local_section(
             mean. MP: (1,), what the largest score is multiplied with; None: 1.
         gate: GA: (256,) whole weights >= 0 of a member's scores, by how far its largest is
             above its smallest. GC: (M + 1, 256), 0 to 255, by the number of members there first.
+        hidden: HC: a linear layer of whole weights from M * K centred scores and then M bits that
+            say who is there, `signs` (M * K + M, H), to H units: divided by 2**shift, rounded
+            down and held within 0..HIDDEN_STEPS. `head` is then (M * K + M + H, K), of the same
+            inputs and the units.
 
     Raises:
-        ValueError: numbers so large that a step would not be exact in float32 (GC: in int32).
+        ValueError: numbers so large that a step would not be exact in float32 (GC, HC: in int32).
     """
     g = Graph()
     # By way of bool: a mask byte other than 0 and 1 must not weigh a member.
@@ -64,6 +71,8 @@ def local_section(
         if factor != 1:
             check_whole("the local exit", 128 * abs(factor))
             y = g.op("Mul", y, g.constant(factor, FLOAT))
+    elif kind == "HC":
+        y = _hidden_map(g, centred, rows, members, classes, head, hidden)
     elif head is None or head.signs.shape != (members * classes, classes):
         raise ValueError(f"{kind} needs weights (members * classes, classes)")
     elif kind == "GC":
@@ -107,6 +116,43 @@ def _gated_map(
     weighed = g.op("Mul", g.op("Cast", centred, to=I32), g.op("Cast", weight, to=I32))
     y = g.op("MatMul", g.op("Flatten", weighed), g.constant(head.signs, I32))
     return g.op("Add", y, g.constant(head.offset, I32))
+
+
+def _hidden_map(
+    g: Graph,
+    centred: str,
+    rows: str,
+    members: int,
+    classes: int,
+    head: Head | None,
+    hidden: Head | None,
+) -> str:
+    """Centred scores and who is there, through hidden units and past them; i32 (N, K)."""
+    split, inputs = members * classes, members * (classes + 1)
+    units = 0 if hidden is None else hidden.signs.shape[1]
+    if hidden is None or hidden.signs.shape[0] != inputs:
+        raise ValueError("HC needs weights (members * classes + members, units)")
+    if head is None or head.signs.shape != (inputs + units, classes):
+        raise ValueError("HC needs weights (members * classes + members + units, classes)")
+    most = np.concatenate([np.full(split, 128), np.ones(members), np.full(units, HIDDEN_STEPS)])
+    most = most.astype(np.int64)[:, None]
+    largest = (np.abs(hidden.signs.astype(np.int64)) * most[:inputs]).sum(0)
+    check_whole("the hidden units", int((largest + np.abs(hidden.offset)).max()))
+    largest = (np.abs(head.signs.astype(np.int64)) * most).sum(0)
+    check_whole("the local exit", int((largest + np.abs(head.offset)).max()), EXACT_I32)
+
+    scores, there = g.op("Flatten", centred), g.op("Flatten", rows)
+    x = g.op("MatMul", scores, g.constant(hidden.signs[:split], FLOAT))
+    x = g.op("Add", x, g.op("MatMul", there, g.constant(hidden.signs[split:], FLOAT)))
+    x = g.op("Add", x, g.constant(hidden.offset, FLOAT))
+    x = g.op("Floor", g.op("Mul", x, g.constant(2.0**-hidden.shift, FLOAT)))
+    x = g.op("Clip", x, g.constant(0, FLOAT), g.constant(HIDDEN_STEPS, FLOAT))
+    y = g.constant(head.offset, I32)
+    parts = ((scores, head.signs[:split]), (there, head.signs[split:inputs]))
+    for values, weights in (*parts, (x, head.signs[inputs:])):
+        whole = g.op("Cast", values, to=I32)
+        y = g.op("Add", g.op("MatMul", whole, g.constant(weights, I32)), y)
+    return y
 
 
 def _mean(

@@ -27,6 +27,8 @@ GAMMA_RANGE = (0.3, 1.0)
 GATE_MIDDLE, GATE_SLOPE = 2.0, 1.0
 #: A gate of GA as a whole number is 0 to this.
 GATE_STEPS = 63
+#: HC: so many hidden units, each held within 0 and this.
+HIDDEN_UNITS, HIDDEN_TOP = 64, 8.0
 #: A gate of GC, times its factor, as a whole number is 0 to this.
 GATED_STEPS = 255
 
@@ -100,12 +102,15 @@ class LocalExit(nn.Module):
     more than one). CC: a linear map; a masked member adds nothing. GA: as AP, but the scores of a
     member weigh as much as its gate says, a learned sigmoid of how far its largest score is above
     its smallest: a camera that cannot tell what it sees does not water down those that can.
-    GC: GA's gates and factors before CC's linear map.
+    GC: GA's gates and factors before CC's linear map. HC: CC, who is there as more inputs, and a
+    layer of hidden units beside it: what a member's scores mean may depend on the others' and on
+    who is missing. The units begin without a say.
     """
 
     def __init__(self, members: int, classes: int, aggregation: LocalAggregation) -> None:
         super().__init__()
         self.aggregation = aggregation
+        self.members, self.classes = members, classes
         if aggregation in ("AP", "GA"):
             self.log_factor = nn.Parameter(0.5 * torch.arange(1, members + 1).log())
         elif aggregation == "GC":
@@ -116,6 +121,12 @@ class LocalExit(nn.Module):
         if aggregation in ("GA", "GC"):
             self.gate_slope = nn.Parameter(torch.tensor(GATE_SLOPE))
             self.gate_offset = nn.Parameter(torch.tensor(-GATE_SLOPE * GATE_MIDDLE))
+        if aggregation == "HC":
+            self.hidden = nn.Linear(members * (classes + 1), HIDDEN_UNITS)
+            self.output = nn.Linear(HIDDEN_UNITS, classes)
+            nn.init.zeros_(self.output.weight)
+            mean = torch.eye(classes).repeat(1, members) / members
+            self.weight = nn.Parameter(torch.cat([mean, torch.zeros(classes, members)], 1))
         if aggregation in ("CC", "GC"):
             # Gates begin half open.
             begin = 1.0 if aggregation == "CC" else 2.0
@@ -160,6 +171,10 @@ class LocalExit(nn.Module):
         if self.aggregation in ("AP", "GA"):
             mean = kept.sum(1) / count.clamp(min=1)[:, None]
             return mean * self.factors()[count][:, None]
+        if self.aggregation == "HC":
+            joined = torch.cat([kept.flatten(1), mask.to(kept.dtype)], 1)
+            hidden = self.hidden(joined).clamp(0, HIDDEN_TOP)
+            return joined @ self.weight.T + self.output(hidden)
         return kept.flatten(1) @ self.weight.T + self.bias
 
 

@@ -9,9 +9,9 @@ from ddnn.bundle import Topology
 from ddnn.errors import ConfigError
 
 Aggregation = Literal["MP", "AP", "CC"]
-#: GA, gated average, and GC, gated CC, are for scores: features are bits, without a degree of
-#: confidence.
-LocalAggregation = Literal["MP", "AP", "CC", "GA", "GC"]
+#: GA, gated average, GC, gated CC, and HC, CC beside a hidden layer, are for scores: features are
+#: bits, without a degree of confidence.
+LocalAggregation = Literal["MP", "AP", "CC", "GA", "GC", "HC"]
 FEATURE_AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 AGGREGATIONS: tuple[str, ...] = get_args(LocalAggregation)
 UpperWeights = Literal["binary", "int8"]
@@ -74,7 +74,8 @@ class NetworkOptions:
         upper_weights: of the blocks of edge and cloud sections.
         shared: one set of device weights for all cameras.
         local_aggregation: how scores become one answer: MP (largest), AP (mean), CC (linear),
-            GA (mean, each camera weighed by how sure it is), GC (linear, weighed likewise).
+            GA (mean, each camera weighed by how sure it is), GC (linear, weighed likewise),
+            HC (linear, beside a layer of hidden units).
         feature_aggregation: how features are joined: MP (or), AP (sum), CC (side by side).
         offload: where the network is cut: `features`: devices run their blocks and send what
             comes out; `images`: they send their pictures, and the cloud runs those blocks too.

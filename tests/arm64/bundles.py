@@ -84,7 +84,7 @@ def random_bundle(
         edges: cameras of each edge; () for devices and cloud.
         kind: MP, AP or CC, at every join.
         local: whether there is a local exit.
-        gated: GA or GC if that one is of these.
+        gated: GA, GC or HC if the local exit is of these.
         levels: weights of edge and cloud blocks are within -levels..levels; 1: -1 or +1.
         pictures: whether pictures go to the cloud, which then runs the devices' blocks.
     """
@@ -111,6 +111,13 @@ def random_bundle(
             if gated == "GC":
                 gate = rng.integers(0, 256, (len(below) + 1, 256))
                 file = local_section(len(below), 3, "GC", weights, gate=gate)
+            elif gated == "HC":
+                below_units, units = len(below) * 4, 16
+                signs = rng.integers(-90, 91, (below_units, units))
+                hidden = Head(signs, np.ones(1, int), rng.integers(-999, 999, units), 3)
+                signs = rng.integers(-90, 91, (below_units + units, 3))
+                output = Head(signs, np.ones(1, int), np.arange(3))
+                file = local_section(len(below), 3, "HC", output, hidden=hidden)
             elif gated:
                 factors, gate = np.arange(len(below) + 1), rng.integers(0, 64, 256)
                 file = local_section(len(below), 3, "GA", table=factors, gate=gate)
@@ -170,6 +177,7 @@ def bundles() -> dict[str, Bundle]:
     six, halves = ((0, 1, 2, 3, 4, 5),), ((0, 1, 2), (3, 4))
     return {
         "paper": random_bundle(1, (32, 32, 3), (4,), six, (16,), (32, 64), "CC"),
+        "hidden": random_bundle(8, (16, 10, 1), (4,), six, (16,), (32,), "CC", gated="HC"),
         "mp": random_bundle(2, (32, 32, 3), (4,), six, (16,), (32,), "MP"),
         "ap": random_bundle(3, (17, 23, 1), (3, 5), halves, (7,), (9,), "AP"),
         "no-local-exit": random_bundle(

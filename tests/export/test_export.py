@@ -68,6 +68,9 @@ def random_network(options, seed=0):
             value.copy_((torch.randn(value.shape) * 3).round())
         elif name.endswith("running_var"):
             value.copy_(torch.rand(value.shape) * 50 + 0.5)
+        elif name.endswith("output.weight"):
+            # HC's hidden units begin without a say.
+            value.copy_(torch.randn(value.shape))
     with torch.no_grad():
         for norm in (block.norm for block in network.devices.blocks[:1]):
             norm.running_mean.mul_(200)
@@ -78,13 +81,13 @@ def random_network(options, seed=0):
 LABEL = Label("tiny", 1, {"seed": 0})
 
 
-@pytest.mark.parametrize("aggregation", ["MP", "AP", "CC", "GA", "GC"])
+@pytest.mark.parametrize("aggregation", ["MP", "AP", "CC", "GA", "GC", "HC"])
 @pytest.mark.parametrize(
     "shape", ["devices-edge-cloud", "devices-edges-cloud", "devices-edge", "devices-cloud"]
 )
 def test_every_shape_is_exported_as_torch_computes_it(shape, aggregation):
     data = tiny_set()
-    features = "CC" if aggregation in ("GA", "GC") else aggregation
+    features = "CC" if aggregation in ("GA", "GC", "HC") else aggregation
     options = options_for(data, shape, local_aggregation=aggregation, feature_aggregation=features)
     bundle = export(random_network(options), data, data.train, LABEL)
     assert decode_manifest(bundle.payload) == bundle.manifest

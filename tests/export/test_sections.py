@@ -309,6 +309,25 @@ def test_parameters_that_would_not_be_exact_are_refused():
             local_section(2, 3, "GC", linear, gate=gate)
 
 
+def test_hidden_units_that_would_not_be_exact_are_refused():
+    one, zero = np.ones(1, int), np.zeros(3, int)
+    hidden = Head(np.ones((8, 3), np.int64), one, zero)
+    output = Head(np.ones((11, 3), np.int64), one, zero)
+    local_section(2, 3, "HC", output, hidden=hidden)
+    for bad in (None, Head(hidden.signs[1:], one, zero)):
+        with pytest.raises(ValueError, match="units"):
+            local_section(2, 3, "HC", output, hidden=bad)
+    for bad in (None, Head(output.signs[1:], one, zero)):
+        with pytest.raises(ValueError, match="units"):
+            local_section(2, 3, "HC", bad, hidden=hidden)
+    loud = Head(hidden.signs * (EXACT // (6 * 128 + 2) + 1), one, zero)
+    with pytest.raises(ValueError, match="float32"):
+        local_section(2, 3, "HC", output, hidden=loud)
+    loud = Head(output.signs * (2**31 // (6 * 128 + 2 + 3 * 4095) + 1), one, zero)
+    with pytest.raises(ValueError, match="int32"):
+        local_section(2, 3, "HC", loud, hidden=hidden)
+
+
 def test_device_section_file_is_small_and_always_the_same():
     rng = np.random.default_rng(0)
     blocks, head = random_device(rng, (32, 32, 3), (4,))

@@ -67,8 +67,8 @@ def test_full_plan_has_every_experiment_once_for_each_seed():
     assert list(full.filters()) == [1, 2, 4, 8]
     pairs = [pair for pair in full.aggregation() if set(pair.split("-")) <= {"MP", "AP", "CC"}]
     assert len(pairs) == 9
-    assert list(full.aggregation())[9:] == ["GA-CC", "GC-CC"]
-    assert list(full.local_exits()) == ["MP", "AP", "CC", "GA", "GC"]
+    assert list(full.aggregation())[9:] == ["GA-CC", "GC-CC", "HC-CC"]
+    assert list(full.local_exits()) == ["MP", "AP", "CC", "GA", "GC", "HC"]
     assert list(full.adding(range(6))) == [1, 2, 3, 4, 5, 6]
     assert sorted(full.retrained(range(6))) == list(range(6))
     runs = full.all(TABLES, range(6))

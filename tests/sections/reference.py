@@ -90,6 +90,15 @@ def upper(features, mask, shape, kind, blocks, exit_):
     return head(x, exit_), pack(x)
 
 
+def hidden_local(scores, mask, hidden, head):
+    """The same for HC, by matrix products of whole numbers."""
+    there = (mask != 0).astype(np.int64)
+    rows = (scores.astype(np.int64) - 128) * there[:, :, None]
+    inputs = np.concatenate([rows.reshape(len(rows), -1), there], 1)
+    units = (inputs @ hidden.signs + hidden.offset) // 2**hidden.shift
+    return np.concatenate([inputs, units.clip(0, 4095)], 1) @ head.signs + head.offset
+
+
 def local(scores, mask, kind, *, weights=None, offset=None, table=None, gate=None):
     """Scores (N, M, K) uint8, mask (N, M) -> logits (N, K); one sample and class at a time."""
     n, members, classes = scores.shape

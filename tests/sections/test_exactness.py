@@ -25,7 +25,7 @@ LEVELS = (
     LEVEL.ORT_ENABLE_ALL,
 )
 KINDS = ("MP", "AP", "CC")
-LOCAL_KINDS = (*KINDS, "GA", "GC")
+LOCAL_KINDS = (*KINDS, "GA", "GC", "HC")
 few = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
@@ -148,6 +148,18 @@ def test_upper_section_of_any_shape_equals_whole_number_arithmetic(shapes, kind,
         np.testing.assert_array_equal(got["edge_features"], own)
 
 
+def make_hidden(rng, members, classes, units):
+    """HC's two layers with weights about as large as they may be; all units open somewhere."""
+    inputs = members * (classes + 1)
+    most = 2**24 // (inputs * 128 + 1)
+    signs = rng.integers(-most // 2, most // 2 + 1, (inputs, units))
+    shift = int(np.log2(np.abs(signs).sum() * 128 / units / 4095 + 1))
+    hidden = Head(signs, np.ones(1, np.int64), rng.integers(-most, most, units), shift)
+    most = 2**31 // (inputs * 128 + units * 4095 + 1)
+    signs = rng.integers(-most, most + 1, (inputs + units, classes))
+    return hidden, Head(signs, np.ones(1, np.int64), rng.integers(-9, 10, classes))
+
+
 @few
 @given(
     st.integers(1, 32), st.integers(1, 5), st.sampled_from(LOCAL_KINDS), st.integers(0, 2**32 - 1)
@@ -159,6 +171,13 @@ def test_local_section_equals_whole_number_arithmetic(members, classes, kind, se
     mask = rng.integers(0, 2, (6, members), np.uint8)
     mask[0], mask[1], mask[2] = 1, 1, 0
     more, head = {}, None
+    if kind == "HC":
+        hidden, head = make_hidden(rng, members, classes, 7)
+        data = local_section(members, classes, kind, head, hidden=hidden)
+        got = run_every_way(data, {"scores": scores, "mask": mask})
+        wanted = reference.hidden_local(scores, mask, hidden, head)
+        np.testing.assert_array_equal(got["logits"], wanted)
+        return
     if kind in ("CC", "GC"):
         largest = 300 if kind == "CC" else 400  # of int32 GC takes the most that 160 inputs may
         weights = rng.integers(-largest, largest + 1, (members * classes, classes))
@@ -186,7 +205,11 @@ def test_whatever_a_missing_member_holds_changes_nothing(kind, tier):
         gate, table = (np.arange(256) // 4, np.arange(5)) if kind == "GA" else (None, None)
         if kind == "GC":
             gate = rng.integers(0, 256, (5, 256))
-        data = local_section(4, 3, kind, head if kind in ("CC", "GC") else None, table, gate)
+        hidden = None
+        if kind == "HC":
+            hidden, head = make_hidden(rng, 4, 3, 5)
+        kept = head if kind in ("CC", "GC", "HC") else None
+        data = local_section(4, 3, kind, kept, table, gate, hidden)
         name, rows = "scores", rng.integers(0, 256, (64, 4, 3), np.uint8)
     else:
         shape = (3, 5, 7)

@@ -264,6 +264,9 @@ def test_allowed_operators_are_those_that_the_builder_uses():
     files.append(local_section(2, 3, "GA", table=[0, 2, 1], gate=np.arange(256)))
     linear = Head(np.ones((6, 3), np.int64), np.ones(3, int), np.zeros(3, int))
     files.append(local_section(2, 3, "GC", linear, gate=np.ones((3, 256))))
+    hidden = Head(np.ones((8, 2), np.int64), np.ones(1, int), np.zeros(2, int), 1)
+    output = Head(np.ones((10, 3), np.int64), np.ones(1, int), np.zeros(3, int))
+    files.append(local_section(2, 3, "HC", output, hidden=hidden))
     files += [
         upper_section(2, (3, 3, 3), kind, [block], head, edge_features=True)
         for kind in ("MP", "AP")

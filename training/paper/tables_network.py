@@ -197,8 +197,8 @@ def aggregation(bench: Bench) -> Table:
         "aggregation",
         "Aggregation",
         "Local exit - features: MP largest, AP mean, CC side by side; for the "
-        "local exit GA, a mean in which each camera weighs as much as it is sure, and GC, CC "
-        "likewise. The paper's numbers are "
+        "local exit GA, a mean in which each camera weighs as much as it is sure, GC, CC "
+        "likewise, and HC, CC beside a layer of hidden units. The paper's numbers are "
         "those quoted of its Table I; its authors' files do not hold them.",
         [
             Column("pair", "pair"),
