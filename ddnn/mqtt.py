@@ -120,7 +120,8 @@ class _Paho(paho.Client):
 
     Messages that `ddnn.publish_packet` can read, and acknowledgements without a reason. What else
     comes goes paho's own way. That makes a `Properties` object for each packet, whose tables cost
-    more than everything that a gateway does with a summary.
+    more than everything that a gateway does with a summary. Replaced are functions of paho's own:
+    pyproject.toml allows the version only that has them (tests/unit/test_mqtt.py).
 
     Args:
         plain: called with each message that goes the short way, and its packet id (0 at QoS 0).

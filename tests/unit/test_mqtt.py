@@ -1,0 +1,35 @@
+"""What `ddnn.mqtt` replaces in paho is there to be replaced."""
+
+import inspect
+
+import paho.mqtt.client as paho
+import pytest
+
+from ddnn import mqtt
+
+REPLACED = ("_create_socket", "_packet_read", "_handle_publish", "_handle_pubackcomp")
+USED = ("_send_puback", "_do_on_publish")
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_what_is_replaced_is_called_by_this_paho_in_the_same_way(name):
+    ours, theirs = getattr(mqtt._Paho, name), getattr(paho.Client, name)
+    assert ours is not theirs
+    assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
+    callers = inspect.getsource(paho.Client).count(f"self.{name}(")
+    assert callers, "nobody in paho calls it any more"
+
+
+@pytest.mark.parametrize("name", USED)
+def test_functions_of_paho_that_are_called_exist(name):
+    assert callable(getattr(paho.Client, name))
+
+
+def test_state_of_paho_that_is_looked_at_exists():
+    client = mqtt._Paho("x", lambda *_: None, manual_ack=False)
+    assert client._in_packet["command"] == 0
+    assert client._in_packet["packet"] == b""
+    assert client._sock is None
+    assert not client._out_messages
+    with client._out_message_mutex:
+        pass
