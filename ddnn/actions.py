@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ddnn.exit_rule import Verdict
 
-U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 ExitName = Literal["local", "edge", "cloud"]
 Stage = Literal["summaries", "parent", "features", "answer"]
@@ -41,11 +40,15 @@ class NodeSections(Protocol):
     has_edge: bool
     has_cloud: bool
 
-    def local(self, scores: U8, mask: U8) -> I32:
-        """Scores (M, K) and mask (M,) -> logits (K,)."""
+    def local(self, scores: bytes, mask: bytes) -> I32:
+        """Scores (M, K) and mask (M,) -> logits (K,).
+
+        Both are bytes, one for each number: so they come and so a section's memory takes them.
+        Scores of a member that is not there are 0.
+        """
         ...
 
-    def edge(self, features: U8, mask: U8) -> tuple[I32, dict[int, bytes]]:
+    def edge(self, features: bytes, mask: bytes) -> tuple[I32, dict[int, bytes]]:
         """Features (M, B) and mask (M,) -> logits (K,), and what the cloud gets: by its member."""
         ...
 

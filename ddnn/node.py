@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 
 from ddnn.bundle import Bundle
 from ddnn.place import Place
 from ddnn.section import load_sections
-from ddnn.tier import I32, U8, ExitName
+from ddnn.tier import I32, ExitName
 
 
 class GatewaySections:
@@ -62,22 +61,22 @@ class GatewaySections:
         self.score_bytes = lengths.get("scores", 0)
         self.feature_bytes = lengths["features"]
 
-    def local(self, scores: U8, mask: U8) -> I32:
+    def local(self, scores: bytes, mask: bytes) -> I32:
         """Scores (M, K) and mask (M,) -> logits (K,)."""
         assert self._local is not None
-        (logits,) = self._local.run_one(scores, mask)
-        return logits.astype(np.int32)
+        (logits,) = self._local.run_bytes(scores, mask)
+        return logits.copy()
 
-    def edge(self, features: U8, mask: U8) -> tuple[I32, dict[int, bytes]]:
+    def edge(self, features: bytes, mask: bytes) -> tuple[I32, dict[int, bytes]]:
         """Features (M, B) and mask (M,) -> logits (K,), and what the cloud gets: by its member.
 
         Of edges, a row is the scores of its edge exit and then its own features.
         """
         assert self._edge is not None
         if self._joins:
-            (logits,) = self._edge.run_one(features[:, : self.classes], mask)
-            own = features[:, self.classes :]
-            upward = {int(k): own[k].tobytes() for k in np.flatnonzero(mask)}
-            return logits.astype(np.int32), upward
-        logits, edge_features = self._edge.run_one(features, mask)
-        return logits.astype(np.int32), {0: edge_features.tobytes()}
+            size, split = self.feature_bytes, self.classes
+            rows = [features[at : at + size] for at in range(0, len(features), size)]
+            (logits,) = self._edge.run_bytes(b"".join(row[:split] for row in rows), mask)
+            return logits.copy(), {k: row[split:] for k, row in enumerate(rows) if mask[k]}
+        logits, edge_features = self._edge.run_bytes(features, mask)
+        return logits.copy(), {0: edge_features.tobytes()}

@@ -114,6 +114,18 @@ class Section:
         single.run()
         return single.first_outputs
 
+    def run_bytes(self, *inputs: bytes) -> tuple[Array, ...]:
+        """The same of inputs as their bytes, one for each number.
+
+        Raises:
+            ValueError: an input has another length than it should have.
+        """
+        single = self._batches.get(1) or self.batch(1)
+        for memory, value in zip(single.first_bytes, inputs, strict=True):
+            memory[:] = value
+        single.run()
+        return single.first_outputs
+
     def _run_self_test(self) -> None:
         try:
             got = self.self_test_hash()
@@ -152,6 +164,7 @@ class Batch:
         inputs: (N, ...) each, to fill before a run, in the manifest's order.
         outputs: (N, ...) each, that a run fills.
         first_inputs, first_outputs: of the first sample.
+        first_bytes: the memory of `first_inputs`.
         only: the first sample's input where there is one input; else None.
         run: runs the session on them.
     """
@@ -165,6 +178,7 @@ class Batch:
         count = len(info.inputs)
         self.inputs, self.outputs = tuple(buffers[:count]), tuple(buffers[count:])
         self.first_inputs = tuple(buffer[0] for buffer in self.inputs)
+        self.first_bytes = tuple(memoryview(row).cast("B") for row in self.first_inputs)
         self.first_outputs = tuple(buffer[0] for buffer in self.outputs)
         self.only = self.first_inputs[0] if count == 1 else None
         for tensor, value in zip(info.inputs, self._values, strict=False):

@@ -39,12 +39,9 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
-import numpy as np
-
 from ddnn import wire
 from ddnn.actions import (
     I32,
-    U8,
     Action,
     Decision,
     Escalate,
@@ -69,7 +66,6 @@ from ddnn.wire import Flag, Frame, Kind
 
 __all__ = [
     "I32",
-    "U8",
     "Action",
     "Decision",
     "Escalate",
@@ -393,14 +389,12 @@ class Tier:
     def _local_logits(self, state: _Slot) -> I32:
         return self.sections.local(*self._rows(state.scores, self.sections.classes))
 
-    def _rows(self, bodies: dict[int, bytes], size: int) -> tuple[U8, U8]:
-        """Members' bodies of `size` bytes -> (M, size) uint8, 0 where there is none; mask (M,)."""
+    def _rows(self, bodies: dict[int, bytes], size: int) -> tuple[bytes, bytes]:
+        """Members' bodies of `size` bytes -> (M, size), 0 where there is none; mask (M,)."""
         members = range(self.sections.members)
         nothing = bytes(size)
         joined = b"".join([bodies.get(member, nothing) for member in members])
-        mask = bytes([member in bodies for member in members])
-        rows = np.frombuffer(joined, np.uint8).reshape(len(members), size)
-        return rows, np.frombuffer(mask, np.uint8)
+        return joined, bytes([member in bodies for member in members])
 
     def _begin_asking(self, slot: int, state: _Slot, now: float) -> list[Action]:
         state.enter("features", now)

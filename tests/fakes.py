@@ -10,6 +10,11 @@ SURE = 1000
 UNSURE = 1
 
 
+def rows(data, mask):
+    """What a gateway's section gets, as arrays (M, size) and (M,)."""
+    return np.frombuffer(data, np.uint8).reshape(len(mask), -1), np.frombuffer(mask, np.uint8)
+
+
 class FakeSections:
     """The first member's first score byte says what each exit answers.
 
@@ -31,11 +36,13 @@ class FakeSections:
         self.edge_masks = []
 
     def local(self, scores, mask):
+        scores, mask = rows(scores, mask)
         assert not scores[mask == 0].any()
         self.local_masks.append(mask.copy())
         return self._logits(0, sure=bool(scores[mask == 1][0, 0] & 1))
 
     def edge(self, features, mask):
+        features, mask = rows(features, mask)
         assert not features[mask == 0].any()
         self.edge_masks.append(mask.copy())
         return self._logits(1, sure=bool(features[mask == 1][0, 0] & 1)), {0: b"edge"}

@@ -18,6 +18,7 @@ from ddnn.wire import Flag, Kind
 from edge_gateway.audits import AuditRules
 from edge_gateway.effects import Keep
 from edge_gateway.gateway import Gateway, GatewayRules
+from tests import fakes
 from tests.fakes import TAG, FakeSections, answer
 
 CLASSES = ("car", "bus", "person")
@@ -34,9 +35,11 @@ class SiteSections(FakeSections):
         self.feature_bytes = 3 + len(b"edge")
 
     def local(self, scores, mask):
+        scores, mask = fakes.rows(scores, mask)
         return self._logits(0, sure=bool((scores[mask == 1].min(axis=1) < 200).all()))
 
     def edge(self, features, mask):
+        features, mask = fakes.rows(features, mask)
         rows = features[mask == 1]
         assert {bytes(row[3:]) for row in rows} == {b"edge"}
         upward = {k: features[k, 3:].tobytes() for k in range(2) if mask[k]}

@@ -92,8 +92,9 @@ class GatewaySections:
 
     def _origin(self, rows, mask):
         origins = set()
-        for member in np.flatnonzero(mask):
-            row = rows[member].tolist()
+        size = len(rows) // len(mask)
+        for member in np.flatnonzero(np.frombuffer(mask, np.uint8)):
+            row = list(rows[member * size : (member + 1) * size])
             if row[0] != self.version:
                 raise Mixed(f"version {row[0]} given to a section of version {self.version}")
             if row[1] != member:
