@@ -22,6 +22,8 @@ from ddnn.message import Message
 
 _PUBLISH = 3
 _EXPIRY, _RESPONSE_TOPIC, _CORRELATION = 2, 8, 9
+#: Characters that paho takes in no property.
+_REFUSED = frozenset("\0\ufeff")
 _U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
 
 
@@ -115,6 +117,8 @@ def decode(head: int, data: bytes | bytearray, begin: int, end: int) -> tuple[Me
             value = bytes(data[value_at:at])
             if kind == _RESPONSE_TOPIC and response_topic is None:
                 response_topic = value.decode()
+                if not _REFUSED.isdisjoint(response_topic):
+                    return None
             elif kind == _CORRELATION and correlation is None:
                 correlation = value
             else:
