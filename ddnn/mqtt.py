@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, cast
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MessageState, MessageType, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 SEGMENT_HEADER_BYTES = 20 + 20 + 12
 #: Messages kept in memory while the broker is away; what comes after that is refused.
 MAX_QUEUED_MESSAGES = 10_000
+#: QoS 1 messages on their way to the broker, at most.
+MAX_IN_FLIGHT = 20
 #: A connection attempt that gets no answer is given up, so that the next one comes soon.
 CONNECT_TIMEOUT_S = 3.0
 #: With packets waiting for the socket this long without a break, frame traffic is dropped here:
@@ -125,6 +127,10 @@ class _Paho(paho.Client):
 
     Args:
         plain: called with each message that goes the short way, and its packet id (0 at QoS 0).
+
+    Attributes:
+        blocked_since: when the socket first did not take all that there was to write (monotonic
+            seconds); None: it has taken all since.
     """
 
     def __init__(
@@ -135,9 +141,47 @@ class _Paho(paho.Client):
         )
         self._plain = plain
         self._acknowledges = not manual_ack
+        self.blocked_since: float | None = None
 
     def _create_socket(self) -> Any:
+        self.blocked_since = None
         return BufferedSocket(cast(socket.socket, super()._create_socket()))
+
+    def _send_connect(self, keepalive: int) -> MQTTErrorCode:
+        """Before what other threads have published since the socket was made."""
+        result = super()._send_connect(keepalive)
+        while self._out_packet[0]["command"] != MessageType.CONNECT:
+            self._out_packet.rotate(-1)
+        return result
+
+    def send_again(self, most: int) -> None:
+        """Send what the connection before has left over, `most` messages at a time.
+
+        paho sends all of it at once, and brokers need not take more than they have said.
+        """
+        with self._out_message_mutex:
+            self._max_inflight_messages = most
+            for message in self._out_messages.values():
+                if message.state == MessageState.MQTT_MS_PUBLISH:
+                    message.state = MessageState.MQTT_MS_QUEUED
+            self._update_inflight()
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Read one packet; paho reads as many as it has messages on their way."""
+        if self._sock is None:
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        result = self._packet_read()
+        if result <= 0:  # MQTT_ERR_AGAIN: it is not all there
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._loop_rc_handle(result)
+
+    def _packet_write(self) -> MQTTErrorCode:
+        result = super()._packet_write()
+        if result != MQTTErrorCode.MQTT_ERR_AGAIN:
+            self.blocked_since = None
+        elif self.blocked_since is None:
+            self.blocked_since = time.monotonic()
+        return result
 
     def _packet_read(self) -> MQTTErrorCode:
         if not self._in_packet["command"]:  # nor is it in the middle of a packet
@@ -153,6 +197,7 @@ class _Paho(paho.Client):
         return self._take(*found) if found else super()._handle_publish()
 
     def _take(self, message: Message, packet: int) -> MQTTErrorCode:
+        self._last_bytes_received = paho.time_func()
         self._plain(message, packet)
         if packet and self._acknowledges:
             return self._send_puback(packet)
@@ -217,12 +262,11 @@ class Client:
         self._on_handled = on_handled
         self._connected_at = 0.0
         self._short_in_a_row = 0
-        self._stuck_since: float | None = None
-        self._stuck_looked = 0.0
         self._lock = threading.Lock()
         self._handlers: dict[str, tuple[Handler, int, bool]] = {}
         self._routes: dict[str, tuple[Handler, ...]] = {}
         self._session = session
+        self._is_open = False
         # A packet id belongs to its connection: acknowledged on the next one, it would be another
         # message's.
         self._connection = 0
@@ -345,10 +389,10 @@ class Client:
 
     def drop_connection(self) -> None:
         """Connect anew: what was not acknowledged comes again."""
-        sock: Any = self._client.socket()
+        sock = cast(BufferedSocket | None, self._client.socket())
         if sock is not None:
             with contextlib.suppress(OSError):  # it is gone already
-                sock.shutdown(socket.SHUT_RDWR)
+                sock.end()
 
     def publish(
         self,
@@ -444,14 +488,8 @@ class Client:
 
     def _is_stuck(self) -> bool:
         """Whether the socket has not taken all there is for a while (a stalled network)."""
-        now = time.monotonic()
-        looked, self._stuck_looked = self._stuck_looked, now
-        if not self._client.want_write():
-            self._stuck_since = None
-            return False
-        if self._stuck_since is None or now - looked > STUCK_AFTER_S:
-            self._stuck_since = now
-        return now - self._stuck_since >= STUCK_AFTER_S
+        since = self._client.blocked_since
+        return since is not None and time.monotonic() - since >= STUCK_AFTER_S
 
     def traffic(self) -> Traffic | None:
         """Bytes of the present connection so far, or None where the kernel does not tell."""
@@ -485,6 +523,7 @@ class Client:
         self.max_packet = getattr(properties, "MaximumPacketSize", None)
         self.counts["connects"] += 1
         self._connected_at = time.monotonic()
+        self._client.send_again(min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", 65535)))
         with self._lock:
             known = list(self._handlers.items())
         self._subscribe_now(*((each, qos, retained) for each, (_, qos, retained) in known))
@@ -494,6 +533,7 @@ class Client:
             self._guarded(self._on_up, "after connecting")
 
     def _socket_opened(self, _client: Any, _data: Any, sock: Any) -> None:
+        self._is_open = True
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # A half-open connection ends when data has been without acknowledgement this long,
@@ -533,6 +573,9 @@ class Client:
         self._lost(str(error), is_failure=True)
 
     def _lost(self, reason: str, *, is_failure: bool) -> None:
+        if not self._is_open:
+            return  # paho says it twice where a broker has been silent for too long
+        self._is_open = False
         with self._connection_lock:
             self._connection += 1
         was_up = self.connected.is_set()
@@ -602,9 +645,10 @@ class Client:
             self._client.ack(packet, 1)
 
     def _handle(self, message: Message) -> bool:
-        """Give a message to those who want it; False: nobody does.
+        """Give a message to those who want it; False: nobody has taken it.
 
-        That happens with subscriptions that the session had before, and after `unsubscribe`.
+        Nobody wants it with subscriptions that the session had before, and after `unsubscribe`.
+        Who raises has not taken it: kept for the next time, it would only be raised for again.
         """
         handlers = self._routes.get(message.topic)
         if handlers is None:
@@ -612,14 +656,16 @@ class Client:
         if not handlers:
             self.counts["unexpected"] += 1
             return False
+        is_taken = False
         for handler in handlers:
             self.counts["received"] += 1
             try:
                 handler(message)
+                is_taken = True
             except Exception:
                 self.counts["handler_errors"] += 1
                 log.exception("handling a message on %s", message.topic)
-        return True
+        return is_taken
 
     def _route(self, topic: str) -> tuple[Handler, ...]:
         """Who wants messages on this topic; remembered until a subscription changes."""

@@ -86,6 +86,15 @@ class BufferedSocket:
         """Take so many bytes of what is ahead."""
         self._at += size_bytes
 
+    def end(self) -> None:
+        """Have both sides find the end of the connection. From any thread.
+
+        Raises:
+            OSError: it has ended already.
+        """
+        # Not the `shutdown` of a TLS socket: what has come would then be read as it is, encrypted.
+        socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
     def pending(self) -> int:
         """How many bytes can be had without asking the kernel."""
         inside = getattr(self._sock, "pending", None)  # what TLS has decrypted and not handed out
@@ -136,8 +145,6 @@ class NetworkThread:
             return
         self.wake()
         self._thread.join()
-        self._hears.close()
-        self._says.close()
 
     def wake(self) -> None:
         """There is something to write. From any thread; nothing to do for the thread itself."""
@@ -153,21 +160,29 @@ class NetworkThread:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._connection.reconnect()
-            except (OSError, UnicodeError) as error:  # a host's name may be none
-                self._failed(error)
-            else:
-                if self._stopping.is_set():
-                    self._connection.disconnect()  # what `stop` said came too early
-                try:
+                if self._connect():
                     self._converse()
-                except Exception as error:
-                    self._broken(error)
+            except Exception as error:
+                self._broken(error)
             pause_s, self._pause_s = (
                 self._pause_s,
                 min(2.0 * self._pause_s, self._longest_pause_s),
             )
             self._stopping.wait(pause_s)
+        self._hears.close()
+        assert self._says
+        self._says.close()
+
+    def _connect(self) -> bool:
+        """Whether there is a connection, as far as this side knows."""
+        try:
+            self._connection.reconnect()
+        except (OSError, ValueError) as error:  # a host's name may be none
+            self._failed(error)
+            return False
+        if self._stopping.is_set():
+            self._connection.disconnect()  # what `stop` said came too early
+        return True
 
     def _converse(self) -> None:
         """Read and write until the connection is lost or ended."""
@@ -196,16 +211,18 @@ class NetworkThread:
             now = time.monotonic()
             if now >= next_misc:
                 next_misc = now + MISC_EVERY_S
-                if connection.loop_misc():
+                if connection.loop_misc() or connection.socket() is None:
                     return
 
     def _read(self, sock: BufferedSocket) -> bool:
         """Have what is there handled; whether there still is a connection."""
         read = self._connection.loop_read
         lost = False
-        for _ in range(MOST_AT_ONCE):
-            lost = bool(read()) or self._connection.socket() is None
-            if lost or not sock.pending():
-                break
-        self._handled()
+        try:
+            for _ in range(MOST_AT_ONCE):
+                lost = bool(read()) or self._connection.socket() is None
+                if lost or not sock.pending():
+                    break
+        finally:  # what came before a packet that nobody can read
+            self._handled()
         return not lost

@@ -7,8 +7,11 @@ import pytest
 
 from ddnn import mqtt
 
-REPLACED = ("_create_socket", "_packet_read", "_handle_publish", "_handle_pubackcomp")
-USED = ("_send_puback", "_do_on_publish")
+REPLACED = (
+    "_create_socket", "_send_connect", "_packet_read", "_packet_write", "_handle_publish",
+    "_handle_pubackcomp",
+)  # fmt: skip
+USED = ("_send_puback", "_do_on_publish", "_update_inflight", "_loop_rc_handle")
 
 
 @pytest.mark.parametrize("name", REPLACED)
@@ -31,5 +34,8 @@ def test_state_of_paho_that_is_looked_at_exists():
     assert client._in_packet["packet"] == b""
     assert client._sock is None
     assert not client._out_messages
+    assert not client._out_packet
+    assert client._max_inflight_messages == 20
+    assert client._last_bytes_received <= paho.time_func()
     with client._out_message_mutex:
         pass

@@ -182,6 +182,27 @@ def test_bug_in_a_parser_costs_the_connection_and_not_the_thread(run):
     assert [str(bug) for bug in run.bugs] == ["a bug"]
 
 
+def test_bug_while_connecting_costs_the_attempt_and_not_the_thread(run):
+    run.connection.refusals = [RuntimeError("a bug")]
+    with run.start():
+        assert [str(bug) for bug in run.bugs] == ["a bug"]
+
+
+def test_what_came_before_a_packet_that_raises_is_handled_before_the_next_connection(run):
+    with run.start() as peer:
+        peer.sendall(b"ab!")
+        assert run.turn() == b"ab"
+
+
+def test_stopped_twice_or_before_its_start_it_ends(run):
+    run.thread.stop()
+    run.thread.start()
+    run.thread.stop()
+    run.thread.wake()
+    run.thread.stop()
+    assert run.connection.peers.empty()
+
+
 def test_stopped_from_its_own_thread_it_does_not_wait_for_itself(run):
     done = threading.Event()
     run.on_turn = lambda: (run.thread.stop(), done.set())

@@ -1,7 +1,9 @@
 """TLS settings and files: mistakes are found at the start, renewed files are taken later."""
 
 import os
+import socket
 import ssl
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from broker.pki import Authority, now_utc, write_private
 from ddnn.config import convert, read_settings
 from ddnn.errors import ConfigError
 from ddnn.mqtt import Client
+from ddnn.network_thread import BufferedSocket
 from ddnn.tls import Credentials, TlsFiles, explain, read_certificate
 from edge_gateway.service import GatewaySettings
 
@@ -165,3 +168,23 @@ def test_every_error_of_a_socket_is_explained():
         text, lasting = explain(error)
         assert text
         assert not lasting
+
+
+def test_ended_connection_hands_out_nothing_that_is_still_encrypted(authority, files, tmp_path):
+    broker = place(tmp_path / "broker", authority, "broker", kind="broker", hosts=["localhost"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(broker.cert, broker.key)
+    mine, peer = socket.socketpair()
+    accepted = []
+    thread = threading.Thread(
+        target=lambda: accepted.append(context.wrap_socket(peer, server_side=True))
+    )
+    thread.start()
+    secure = Credentials(files).context.wrap_socket(mine, server_hostname="localhost")
+    thread.join()
+    with secure, accepted[0] as says:
+        says.sendall(b"abc")
+        sock = BufferedSocket(secure)
+        sock.end()
+        assert sock.recv(100) == b"abc"
+        assert sock.recv(100) == b""

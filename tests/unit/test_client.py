@@ -1,0 +1,271 @@
+"""The client against a broker that does what the test says, packet by packet."""
+
+import contextlib
+import os
+import socket
+import struct
+import time
+
+import paho.mqtt.client as paho
+import pytest
+
+from ddnn import mqtt
+from ddnn.message import Publish
+from ddnn.mqtt import Client, Session
+from ddnn.network_thread import MOST_AT_ONCE
+
+WAIT_S = 10.0
+CONNECT, PUBLISH, PUBACK, PINGREQ = 0x10, 0x30, 0x40, 0xC0
+CONNACK = b"\x20\3\0\0\0"
+
+
+def publish(topic, payload, packet=0):
+    """A PUBLISH of up to 127 bytes, at QoS 1 where it has a packet id."""
+    name = topic.encode()
+    number = struct.pack("!H", packet) if packet else b""
+    body = struct.pack("!H", len(name)) + name + number + b"\0" + payload
+    return bytes([PUBLISH | bool(packet) << 1, len(body)]) + body
+
+
+class Peer:
+    """The broker's end of one connection."""
+
+    def __init__(self, sock):
+        sock.settimeout(WAIT_S)
+        self.sock = sock
+        self._stream = sock.makefile("rb")
+
+    def packet(self):
+        """The client's next packet: its type and what follows its length."""
+        head, size, shift, byte = self._stream.read(1)[0], 0, 0, 128
+        while byte & 128:
+            byte = self._stream.read(1)[0]
+            size |= (byte & 127) << shift
+            shift += 7
+        return head & 0xF0, self._stream.read(size)
+
+    def says(self, *packets):
+        self.sock.sendall(b"".join(packets))
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self._stream.close()
+        self.sock.close()
+
+
+class Scripted:
+    """A broker's port, and clients of it."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(WAIT_S)
+        self.clients = []
+        self._peers = []
+
+    def client(self, **options):
+        client = Client("127.0.0.1", self._listener.getsockname()[1], "x", **options)
+        self.clients.append(client)
+        return client
+
+    def accept(self):
+        peer = Peer(self._listener.accept()[0])
+        self._peers.append(peer)
+        return peer
+
+    def connected(self, client, connack=CONNACK):
+        """Start a client and let it in."""
+        client.start()
+        peer = self.accept()
+        assert peer.packet()[0] == CONNECT
+        peer.says(connack)
+        client.wait_connected(WAIT_S)
+        return peer
+
+    def close(self):
+        self._listener.close()
+        for peer in self._peers:
+            peer.close()
+        for client in self.clients:
+            client.stop()
+
+
+@pytest.fixture
+def broker():
+    made = Scripted()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Puts the clock of keepalive forward."""
+
+    class Clock:
+        ahead_s = 0.0
+
+    right = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: right() + Clock.ahead_s)
+    monkeypatch.setattr(paho, "time_func", time.monotonic)
+    return Clock
+
+
+def wait_until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
+
+
+# -- what waits for the socket --------------------------------------------------------------
+
+
+def test_answer_is_not_dropped_because_an_acknowledgement_waits_to_be_written(broker, monkeypatch):
+    monkeypatch.setattr(mqtt, "STUCK_AFTER_S", 0.0)
+    inbox = []
+
+    def answer():
+        while inbox:
+            client.send(Publish("out", inbox.pop().payload))
+
+    client = broker.client(on_handled=answer)
+    client.subscribe("in", inbox.append)
+    peer = broker.connected(client)
+    for number in (1, 2, 3):
+        peer.says(publish("in", b"%d" % number, number))
+        heard = [peer.packet()[0] for _ in range(3 if number == 1 else 2)]
+        assert heard[-2:] == [PUBACK, PUBLISH]  # SUBSCRIBE comes before the first
+    assert client.counts["dropped_stuck"] == 0
+
+
+def test_frame_is_dropped_while_the_socket_takes_nothing_and_not_afterwards(broker, monkeypatch):
+    monkeypatch.setattr(mqtt, "STUCK_AFTER_S", 0.0)
+    client = broker.client()
+    peer = broker.connected(client)
+    sent = 0
+    while not client.counts["dropped_stuck"]:
+        sent += client.send(Publish("out", bytes(1_000_000))) is not None
+        assert sent < 1000, "memory is not bounded"
+    for _ in range(sent):
+        assert peer.packet()[0] == PUBLISH
+    wait_until(lambda: client.send(Publish("out", b"fresh")) is not None)
+    assert peer.packet()[1].endswith(b"fresh")
+
+
+# -- turns ----------------------------------------------------------------------------------
+
+
+def test_turn_is_no_longer_because_messages_are_on_their_way(broker):
+    now, turns = [], []
+
+    def handled():
+        turns.append(len(now))
+        now.clear()
+
+    client = broker.client(on_handled=handled)
+    client.subscribe("in", now.append)
+    peer = broker.connected(client)
+    for _ in range(15):
+        client.publish("out", b"not acknowledged", qos=1)
+    size = 10 * MOST_AT_ONCE
+    peer.says(publish("in", b"x") * size)
+    wait_until(lambda: sum(turns) == size)
+    assert max(turns) <= MOST_AT_ONCE
+
+
+# -- a connection's begin and end -----------------------------------------------------------
+
+
+def test_connect_is_the_first_packet_whatever_other_threads_publish_meanwhile(broker):
+    client = broker.client()
+    opened = client._client.on_socket_open
+
+    def publish_meanwhile(*arguments):
+        opened(*arguments)
+        client.publish("out", b"1")
+        client.publish("out", b"2")
+
+    client._client.on_socket_open = publish_meanwhile
+    client.start()
+    peer = broker.accept()
+    heard = [peer.packet() for _ in range(3)]
+    assert [kind for kind, _ in heard] == [CONNECT, PUBLISH, PUBLISH]
+    assert [body[-1:] for _, body in heard[1:]] == [b"1", b"2"]
+
+
+def test_silent_broker_is_one_lost_connection(broker, clock):
+    lost = []
+    client = broker.client(keepalive_s=10, on_down=lambda: lost.append(1))
+    peer = broker.connected(client)
+    clock.ahead_s = 11.0
+    assert peer.packet()[0] == PINGREQ
+    clock.ahead_s = 22.0
+    assert peer.sock.recv(1) == b""
+    wait_until(lambda: lost)
+    assert broker.accept().packet()[0] == CONNECT  # all has been said of the one before
+    assert lost == [1]
+    assert client.trouble.text is None, "as of a broker that ends connections at once"
+
+
+def test_broker_that_sends_is_alive_however_late_its_ping_is_answered(broker, clock):
+    got, lost = [], []
+    client = broker.client(keepalive_s=10, on_down=lambda: lost.append(1))
+    client.subscribe("in", got.append)
+    peer = broker.connected(client)
+    peer.packet()  # SUBSCRIBE
+    for turn in (1, 2, 3):
+        clock.ahead_s = 11.0 * turn - 2
+        peer.says(publish("in", b"x"))
+        wait_until(lambda turn=turn: len(got) == turn)
+        clock.ahead_s = 11.0 * turn
+        assert peer.packet()[0] == PINGREQ
+    assert not lost
+
+
+def test_no_more_messages_are_on_their_way_than_the_broker_wants(broker):
+    client = broker.client()
+    client.subscribe("in", lambda _: client.publish("mark", b""))
+    for number in range(50):
+        client.publish("out", b"%d" % number, qos=1)  # kept for the broker
+    peer = broker.connected(client, b"\x20\6\0\0\3\x21\0\7")  # Receive Maximum: 7
+    heard, acknowledged = [], 0
+    while len(heard) < 50:
+        while len(heard) < min(acknowledged + 7, 50):
+            kind, body = peer.packet()
+            if kind == PUBLISH:
+                heard.append((body[7:].decode(), body[5:7]))
+        peer.says(publish("in", b""))
+        kind, body = peer.packet()
+        while kind != PUBLISH:  # SUBSCRIBE
+            kind, body = peer.packet()
+        assert body[2:6] == b"mark", "an eighth message came before it"
+        for _, packet in heard[acknowledged : acknowledged + 3]:
+            peer.says(bytes([PUBACK, 2]) + packet)
+        acknowledged += 3
+    assert [text for text, _ in heard] == [f"\0{number}" for number in range(50)]
+
+
+def test_message_that_no_handler_can_take_does_not_come_again_and_again(broker):
+    def bug(_message):
+        raise RuntimeError("a bug")
+
+    client = broker.client(session=Session(expiry_s=100, receive_maximum=3))
+    client.subscribe("in", bug)
+    peer = broker.connected(client)
+    peer.packet()  # SUBSCRIBE
+    peer.says(publish("in", b"bad", 9))
+    assert peer.packet() == (PUBACK, b"\0\x09")
+
+
+def test_sockets_are_closed_after_many_connections(broker):
+    before = len(os.listdir("/proc/self/fd"))
+    client = broker.client()
+    client._network.retry_after(0.0, 0.0)
+    client.start()
+    for _ in range(100):
+        peer = broker.accept()
+        assert peer.packet()[0] == CONNECT
+        peer.close()
+    client.stop()
+    assert len(os.listdir("/proc/self/fd")) == before
