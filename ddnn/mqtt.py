@@ -175,6 +175,17 @@ class _Paho(paho.Client):
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         return self._loop_rc_handle(result)
 
+    def loop_write(self) -> MQTTErrorCode:
+        """Nothing: paho would write in the middle of reading, and tell of a loss with locks held.
+
+        A thread that publishes wants the same locks, and may hold one that `on_disconnect` wants.
+        """
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def write(self) -> MQTTErrorCode:
+        """Write what waits, as far as the socket takes it."""
+        return super().loop_write()
+
     def _packet_write(self) -> MQTTErrorCode:
         result = super()._packet_write()
         if result != MQTTErrorCode.MQTT_ERR_AGAIN:

@@ -30,13 +30,16 @@ MISC_EVERY_S = 0.5
 
 
 class Connection(Protocol):
-    """What is used of a `paho.mqtt.client.Client`: a result other than 0 ends the connection."""
+    """What is used of a `paho.mqtt.client.Client`: a result other than 0 ends the connection.
+
+    `write` is its `loop_write`, which paho itself calls in the middle of reading.
+    """
 
     def reconnect(self) -> int: ...
     def disconnect(self) -> int: ...
     def socket(self) -> Any: ...
     def loop_read(self) -> int: ...
-    def loop_write(self) -> int: ...
+    def write(self) -> int: ...
     def loop_misc(self) -> int: ...
     def want_write(self) -> bool: ...
 
@@ -206,7 +209,7 @@ class NetworkThread:
                 self._hears.recv(CHUNK_BYTES)
             if (is_behind or woken.get(descriptor, 0) & ~select.POLLOUT) and not self._read(sock):
                 return
-            if connection.want_write() and (connection.loop_write() or connection.socket() is None):
+            if connection.want_write() and (connection.write() or connection.socket() is None):
                 return
             now = time.monotonic()
             if now >= next_misc:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import struct
+import threading
 import time
 
 import paho.mqtt.client as paho
@@ -48,8 +49,6 @@ class Peer:
         self.sock.sendall(b"".join(packets))
 
     def close(self):
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
         self._stream.close()
         self.sock.close()
 
@@ -256,6 +255,30 @@ def test_message_that_no_handler_can_take_does_not_come_again_and_again(broker):
     peer.packet()  # SUBSCRIBE
     peer.says(publish("in", b"bad", 9))
     assert peer.packet() == (PUBACK, b"\0\x09")
+
+
+def test_other_threads_can_publish_while_a_loss_is_told(broker):
+    """Else a thread that publishes with a lock held, which `on_down` wants, waits for ever."""
+    published = []
+
+    def publish_elsewhere():
+        thread = threading.Thread(target=client.publish, args=("out", b"2"), kwargs={"qos": 1})
+        thread.start()
+        thread.join(1.0)
+        published.append(not thread.is_alive())
+
+    def reset():
+        peers[0].sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peers[0].close()
+
+    client = broker.client(on_up=reset, on_down=publish_elsewhere)
+    client.publish("out", b"1", qos=1)  # which is sent when the connection is there
+    client.start()
+    peers = [broker.accept()]
+    peers[0].packet()
+    peers[0].says(CONNACK)
+    wait_until(lambda: published)
+    assert published == [True]
 
 
 def test_sockets_are_closed_after_many_connections(broker):

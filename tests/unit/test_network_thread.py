@@ -53,7 +53,7 @@ class Connection:
             self.said.append(byte)
         return int(not byte)
 
-    def loop_write(self):
+    def write(self):
         with contextlib.suppress(BlockingIOError):
             while self.to_write:
                 data = self.to_write[0]
@@ -128,8 +128,8 @@ def test_much_at_once_is_cut_into_turns_and_none_is_forgotten(run):
 
 def test_turn_is_over_before_anything_is_written(run):
     written = []
-    right = run.connection.loop_write
-    run.connection.loop_write = lambda: (written.append("write"), right())[1]
+    right = run.connection.write
+    run.connection.write = lambda: (written.append("write"), right())[1]
 
     def answer():
         written.append("handled")
