@@ -27,6 +27,8 @@ CHUNK_BYTES = 4096
 MOST_AT_ONCE = 128
 #: How often keepalive is looked after.
 MISC_EVERY_S = 0.5
+#: What waits at the end is written within this time, or given up.
+STOP_WITHIN_S = 5.0
 
 
 class Connection(Protocol):
@@ -141,13 +143,21 @@ class NetworkThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Disconnect, once all that waits has been written, and end the thread."""
+        """Disconnect, once all that waits has been written, and end the thread.
+
+        A thread that is about to connect, to a name that nobody resolves for example, is left
+        alone after a while: it ends by itself, or with the process.
+        """
         self._stopping.set()
         self._connection.disconnect()
         if self._says is None or threading.current_thread() is self._thread:
             return
         self.wake()
-        self._thread.join()
+        self._thread.join(STOP_WITHIN_S)
+        if self._thread.is_alive() and (sock := self._connection.socket()):
+            with contextlib.suppress(OSError):  # it has just ended
+                sock.end()
+            self._thread.join(STOP_WITHIN_S)
 
     def wake(self) -> None:
         """There is something to write. From any thread; nothing to do for the thread itself."""

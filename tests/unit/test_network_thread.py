@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from ddnn import network_thread
 from ddnn.network_thread import CHUNK_BYTES, MOST_AT_ONCE, BufferedSocket, NetworkThread
 
 WAIT_S = 5.0
@@ -192,6 +193,16 @@ def test_what_came_before_a_packet_that_raises_is_handled_before_the_next_connec
     with run.start() as peer:
         peer.sendall(b"ab!")
         assert run.turn() == b"ab"
+
+
+def test_broker_that_takes_nothing_does_not_hold_up_the_end(run, monkeypatch):
+    monkeypatch.setattr(network_thread, "STOP_WITHIN_S", 0.1)
+    with run.start() as peer:
+        run.connection.to_write.append(bytes(10_000_000))
+        run.thread.wake()
+        peer.recv(1)
+        run.thread.stop()
+        assert not run.thread._thread.is_alive()
 
 
 def test_stopped_twice_or_before_its_start_it_ends(run):
