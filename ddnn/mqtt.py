@@ -25,7 +25,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, cast
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MessageState, MessageType, MQTTErrorCode
+from paho.mqtt.enums import (
+    CallbackAPIVersion,
+    MessageState,
+    MessageType,
+    MQTTErrorCode,
+    _ConnectionState,
+)
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -52,6 +58,8 @@ MAX_QUEUED_MESSAGES = 10_000
 MAX_IN_FLIGHT = 20
 #: A connection attempt that gets no answer is given up, so that the next one comes soon.
 CONNECT_TIMEOUT_S = 3.0
+#: So is one that is made, by a broker which does not say in MQTT what it thinks of it.
+ANSWER_TIMEOUT_S = 10.0
 #: With packets waiting for the socket this long without a break, frame traffic is dropped here:
 #: it would be stale on arrival and hold up what is fresh.
 STUCK_AFTER_S = 1.0
@@ -112,6 +120,8 @@ Receipt = paho.MQTTMessageInfo
 Handler = Callable[[Message], None]
 
 
+#: Why paho has given up a broker that says nothing.
+_SILENT = str(ReasonCode(PacketTypes.DISCONNECT, "Keep alive timeout"))
 #: What an acknowledgement without a reason says.
 _TAKEN = ReasonCode(PacketTypes.PUBACK)
 _NOTHING_SAID = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
@@ -142,9 +152,11 @@ class _Paho(paho.Client):
         self._plain = plain
         self._acknowledges = not manual_ack
         self.blocked_since: float | None = None
+        self._connecting_since = 0.0
 
     def _create_socket(self) -> Any:
         self.blocked_since = None
+        self._connecting_since = paho.time_func()
         return BufferedSocket(cast(socket.socket, super()._create_socket()))
 
     def _send_connect(self, keepalive: int) -> MQTTErrorCode:
@@ -174,6 +186,13 @@ class _Paho(paho.Client):
         if result <= 0:  # MQTT_ERR_AGAIN: it is not all there
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         return self._loop_rc_handle(result)
+
+    def loop_misc(self) -> MQTTErrorCode:
+        """Look after keepalive; paho waits as long for a broker's first answer."""
+        waited_s = paho.time_func() - self._connecting_since
+        if self._state == _ConnectionState.MQTT_CS_CONNECTING and waited_s >= ANSWER_TIMEOUT_S:
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_KEEPALIVE)
+        return super().loop_misc()
 
     def loop_write(self) -> MQTTErrorCode:
         """Nothing: paho would write in the middle of reading, and tell of a loss with locks held.
@@ -592,7 +611,9 @@ class Client:
         was_up = self.connected.is_set()
         self.connected.clear()
         if not was_up:  # refused, or gone before it answered: no connection was lost
-            if is_failure:
+            if reason == _SILENT:
+                self.trouble.failed(TimeoutError())
+            elif is_failure:
                 self.trouble.ended()
             return
         self.trouble.lost()

@@ -1,6 +1,5 @@
 """The client against a broker that does what the test says, packet by packet."""
 
-import contextlib
 import os
 import socket
 import struct
@@ -205,6 +204,16 @@ def test_silent_broker_is_one_lost_connection(broker, clock):
     assert broker.accept().packet()[0] == CONNECT  # all has been said of the one before
     assert lost == [1]
     assert client.trouble.text is None, "as of a broker that ends connections at once"
+
+
+def test_broker_that_never_answers_is_given_up_whatever_the_keepalive(broker, clock):
+    client = broker.client(keepalive_s=600)
+    client.start()
+    peer = broker.accept()
+    assert peer.packet()[0] == CONNECT
+    clock.ahead_s = 11.0
+    assert broker.accept().packet()[0] == CONNECT
+    assert "no answer in time" in client.trouble.text
 
 
 def test_broker_that_sends_is_alive_however_late_its_ping_is_answered(broker, clock):

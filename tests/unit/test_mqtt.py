@@ -4,6 +4,7 @@ import inspect
 
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt import enums
 
 from ddnn import mqtt
 
@@ -35,6 +36,7 @@ def test_state_of_paho_that_is_looked_at_exists():
     assert client._sock is None
     assert not client._out_messages
     assert not client._out_packet
+    assert client._state != enums._ConnectionState.MQTT_CS_CONNECTING
     assert client._max_inflight_messages == 20
     assert client._last_bytes_received <= paho.time_func()
     with client._out_message_mutex:
