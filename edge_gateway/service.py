@@ -381,12 +381,14 @@ class GatewayService:
     def _handle(self) -> None:
         """All that has come in this wake-up, in its order; then what has been acknowledged."""
         inbox, self._inbox = self._inbox, []
+        admitted: list[Message] = []
         effects: list[Effect] = []
         with self._turn:
             now, wall = time.monotonic(), time.time()
             for message in inbox:
                 try:
                     if self._intake.admits(message, now):
+                        admitted.append(message)
                         effects += self._gateway.on_message(message, now, wall)
                 except Exception:  # the others' effects must be carried out
                     self._client.counts["handler_errors"] += 1
@@ -397,7 +399,7 @@ class GatewayService:
             deadline = self._gateway.next_deadline()
         if deadline < self._sleeps_until:
             self._alarm.set()
-        for message in inbox:
+        for message in admitted:
             if "/status/" in message.topic:
                 self._overheard(message)
 

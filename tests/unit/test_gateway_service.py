@@ -55,6 +55,16 @@ def test_message_that_cannot_be_handled_takes_no_other_with_it(service):
     assert service._client.counts["handler_errors"] == 1
 
 
+def test_status_of_a_node_that_is_shut_out_is_looked_at_by_nobody(service, monkeypatch):
+    overheard = []
+    monkeypatch.setattr(service, "_overheard", overheard.append)
+    monkeypatch.setattr(service._intake, "admits", lambda message, now: message.payload != b"2")
+    for payload in (b"1", b"2", b"3"):
+        service._on_message(Message("ddnn/s/status/device-0", payload))
+    service._handle()
+    assert [message.payload for message in overheard] == [b"1", b"3"]
+
+
 def test_nothing_waits_in_the_inbox_for_the_next_wake_up(service):
     come(service, b"1")
     service.done.clear()
