@@ -152,12 +152,14 @@ class _Paho(paho.Client):
         self._plain = plain
         self._acknowledges = not manual_ack
         self.blocked_since: float | None = None
-        self._connecting_since = 0.0
+        self._connected_at = 0.0
 
     def _create_socket(self) -> Any:
+        sock = BufferedSocket(cast(socket.socket, super()._create_socket()))
         self.blocked_since = None
-        self._connecting_since = paho.time_func()
-        return BufferedSocket(cast(socket.socket, super()._create_socket()))
+        # From now on the broker may be silent, and not while its name was looked up.
+        self._connected_at = self._last_bytes_received = self._last_msg_out = paho.time_func()
+        return sock
 
     def _send_connect(self, keepalive: int) -> MQTTErrorCode:
         """Before what other threads have published since the socket was made."""
@@ -189,7 +191,7 @@ class _Paho(paho.Client):
 
     def loop_misc(self) -> MQTTErrorCode:
         """Look after keepalive; paho waits as long for a broker's first answer."""
-        waited_s = paho.time_func() - self._connecting_since
+        waited_s = paho.time_func() - self._connected_at
         if self._state == _ConnectionState.MQTT_CS_CONNECTING and waited_s >= ANSWER_TIMEOUT_S:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_KEEPALIVE)
         return super().loop_misc()

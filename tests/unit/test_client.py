@@ -216,6 +216,19 @@ def test_broker_that_never_answers_is_given_up_whatever_the_keepalive(broker, cl
     assert "no answer in time" in client.trouble.text
 
 
+def test_name_that_takes_longer_to_resolve_than_a_keepalive_is_no_silent_broker(
+    broker, clock, monkeypatch
+):
+    create = socket.create_connection
+
+    def slow(*arguments, **options):
+        clock.ahead_s += 20.0
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(socket, "create_connection", slow)
+    broker.connected(broker.client(keepalive_s=10))
+
+
 def test_broker_that_sends_is_alive_however_late_its_ping_is_answered(broker, clock):
     got, lost = [], []
     client = broker.client(keepalive_s=10, on_down=lambda: lost.append(1))
