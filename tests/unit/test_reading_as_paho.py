@@ -131,7 +131,7 @@ OTHER = st.sampled_from(
 STREAM = st.lists(publish() | publish() | OTHER | st.binary(max_size=3), min_size=1, max_size=5)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(STREAM.map(b"".join), st.lists(st.integers(1, 60), max_size=8))
 def test_any_bytes_in_any_pieces_are_read_as_paho_reads_them(stream, sizes):
     cuts = [0]
