@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 from ddnn.errors import ConfigError
 from tests.export.test_export import options_for, tiny_set
 from training.options import TrainOptions
-from training.paper import figures
+from training.paper import figures, plots
 from training.paper.bench import feature_bits, paper_memory_bits, weight_bits
 from training.paper.cli import read_changes
 from training.paper.plan import QUICK_TABLES, TABLES, Plan
@@ -164,3 +164,14 @@ def test_table_shows_mean_and_spread_and_hides_empty_columns():
 )
 def test_time_left_in_words(seconds, text):
     assert minutes(seconds) == text
+
+
+def test_every_join_has_a_line_in_the_plot_of_local_exits():
+    from matplotlib import pyplot
+
+    joins = [f"join {k}" for k in range(9)]  # more than there are markers
+    columns = [Column("missing", "missing"), *(Column(name, name, "%") for name in joins)]
+    rows = [{"missing": k} | {name: Number.of([0.9, 0.8]) for name in joins} for k in range(3)]
+    figure = plots.PAINTERS["local"](Table("local", "", "", columns, rows), pyplot)
+    assert [line.get_label() for line in figure.axes[0].get_lines()] == joins
+    pyplot.close(figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def draw(tables: list[Table], folder: Path) -> dict[str, str]:
     )
     files = {}
     for table in tables:
-        painter = _PAINTERS.get(table.name)
+        painter = PAINTERS.get(table.name)
         if painter is None:
             continue
         figure = painter(table, pyplot)
@@ -215,7 +216,7 @@ def _missing_many(table: Table, pyplot: Any) -> Any:
 
 def _local(table: Table, pyplot: Any) -> Any:
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    for column, marker in zip(table.columns[1:], "ovs^D", strict=False):
+    for column, marker in zip(table.columns[1:], cycle("ovs^DP"), strict=False):
         _line(axes, table, "missing", column.key, label=column.title, marker=marker, markersize=4)
     axes.set(xlabel="cameras missing", ylabel="accuracy, local exit alone (%)")
     _plain_ticks(axes, [int(mean_of(row["missing"]) or 0) for row in table.rows])
@@ -244,7 +245,7 @@ _EXIT_DOTS: list[Series] = [
     ("overall", COLOURS["overall"], "all exits together", None),
     ("one_missing", BLANKED, "one camera blanked, mean of those seen", None),
 ]
-_PAINTERS: dict[str, Callable[[Table, Any], Any]] = {
+PAINTERS: dict[str, Callable[[Table, Any], Any]] = {
     "sweep": _sweep,
     "filters": _filters,
     "layout": _filters,
