@@ -40,7 +40,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from ddnn import metrics, publish_packet
 from ddnn.denials import Denials
 from ddnn.errors import ConfigError, DdnnError
-from ddnn.message import Message, Publish
+from ddnn.message import MAX_PACKET_BYTES, Message, Publish
 from ddnn.metrics import Sample
 from ddnn.network_thread import BufferedSocket, NetworkThread
 from ddnn.tls import Credentials, TlsFiles, ask_why
@@ -122,9 +122,17 @@ Handler = Callable[[Message], None]
 
 #: Why paho has given up a broker that says nothing.
 _SILENT = str(ReasonCode(PacketTypes.DISCONNECT, "Keep alive timeout"))
+#: Why this side ends a connection on which too much comes. What counts is all of the packet: one
+#: of the limit has three bytes of length.
+_TOO_LONG = ReasonCode(PacketTypes.DISCONNECT, "Packet too large")
+_MAX_REMAINING_LENGTH = MAX_PACKET_BYTES - 4
 #: What an acknowledgement without a reason says.
 _TAKEN = ReasonCode(PacketTypes.PUBACK)
 _NOTHING_SAID = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+
+
+class _TooLong(Exception):
+    """A packet is about to be read that is longer than this side takes."""
 
 
 class _Paho(paho.Client):
@@ -184,10 +192,29 @@ class _Paho(paho.Client):
         """Read one packet; paho reads as many as it has messages on their way."""
         if self._sock is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
-        result = self._packet_read()
+        try:
+            result = self._packet_read()
+        except _TooLong:
+            return self._end_saying(_TOO_LONG)
         if result <= 0:  # MQTT_ERR_AGAIN: it is not all there
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         return self._loop_rc_handle(result)
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """Nothing of a packet that is too long, and no room for it."""
+        if bufsize > _MAX_REMAINING_LENGTH:
+            raise _TooLong
+        return super()._sock_recv(bufsize)
+
+    def _end_saying(self, reason: ReasonCode) -> MQTTErrorCode:
+        """End the connection, and tell both sides why."""
+        if not (self._out_packet and self._out_packet[0]["pos"]):  # not in the middle of another
+            with contextlib.suppress(OSError):  # full, or gone: then it must do without
+                self._sock_send(bytes([MessageType.DISCONNECT, 2, reason.value, 0]))
+        self._sock_close()
+        lost = MQTTErrorCode.MQTT_ERR_CONN_LOST
+        self._do_on_disconnect(packet_from_broker=False, v1_rc=lost, reason=reason)
+        return lost
 
     def loop_misc(self) -> MQTTErrorCode:
         """Look after keepalive; paho waits as long for a broker's first answer."""
@@ -328,10 +355,11 @@ class Client:
     def start(self) -> None:
         """Connect in the background."""
         host, port, keepalive_s = self._address
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = MAX_PACKET_BYTES
         if self._session is None:
-            self._client.connect_async(host, port, keepalive_s)
+            self._client.connect_async(host, port, keepalive_s, properties=properties)
         else:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = self._session.expiry_s
             properties.ReceiveMaximum = self._session.receive_maximum
             self._client.connect_async(
@@ -444,7 +472,7 @@ class Client:
             receipt: what `take_acknowledged` calls it when the broker has answered (QoS 1).
 
         Raises:
-            DdnnError: the message is over the broker's packet limit.
+            DdnnError: the message is over the broker's packet limit, or that of all clients.
         """
         self.check_size(topic, payload)
         properties: Any = publish_packet.pack_properties(response_topic, correlation, expiry_s)
@@ -475,12 +503,17 @@ class Client:
         return found
 
     def check_size(self, topic: str, payload: bytes) -> None:
-        """Refuse what the broker would not take.
+        """Refuse what the broker would not take, or would pass on to none of our clients.
 
         Raises:
-            DdnnError: the message is over the broker's packet limit.
+            DdnnError: the message is over the broker's packet limit, or over theirs.
         """
         needed = len(payload) + len(topic) + 64
+        if needed > MAX_PACKET_BYTES:
+            raise DdnnError(
+                f"message of {len(payload)} bytes on {topic} makes a packet of more than "
+                f"{MAX_PACKET_BYTES} bytes, the most that a node takes"
+            )
         if self.max_packet is not None and needed > self.max_packet:
             raise DdnnError(
                 f"message of {len(payload)} bytes on {topic} is over the broker's packet limit "

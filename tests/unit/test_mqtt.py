@@ -6,13 +6,22 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt import enums
 
+from cloud_service.picture import MAX_WORKER_BYTES
 from ddnn import mqtt
+from ddnn.activation import MAX_RECORD_BYTES
+from ddnn.bundle import CHUNK_BYTES, WHOLE_SECTION_BYTES
+from ddnn.message import MAX_PACKET_BYTES
+from ddnn.signing import MAX_MESSAGE_BYTES
+from ddnn.wire import HEADER_BYTES, MAX_BODY_BYTES
 
 REPLACED = (
     "_create_socket", "_send_connect", "_packet_read", "_packet_write", "_handle_publish",
-    "_handle_pubackcomp",
+    "_handle_pubackcomp", "_sock_recv",
 )  # fmt: skip
-USED = ("_send_puback", "_do_on_publish", "_update_inflight", "_loop_rc_handle")
+USED = (
+    "_send_puback", "_do_on_publish", "_update_inflight", "_loop_rc_handle", "_sock_send",
+    "_sock_close", "_do_on_disconnect",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REPLACED)
@@ -41,3 +50,12 @@ def test_state_of_paho_that_is_looked_at_exists():
     assert client._last_bytes_received <= paho.time_func()
     with client._out_message_mutex:
         pass
+
+
+def test_what_nodes_send_each_other_fits_into_the_packets_that_they_take():
+    topic_and_properties = 90_000
+    for most in (
+        HEADER_BYTES + MAX_BODY_BYTES, MAX_RECORD_BYTES, MAX_MESSAGE_BYTES, MAX_WORKER_BYTES,
+        WHOLE_SECTION_BYTES, CHUNK_BYTES,
+    ):  # fmt: skip
+        assert most + topic_and_properties <= MAX_PACKET_BYTES

@@ -30,6 +30,9 @@ class Chunks:
         self._pause = not rest
         return found
 
+    def send(self, data):
+        return len(data)
+
     def close(self):
         pass
 
@@ -138,4 +141,7 @@ def test_any_bytes_in_any_pieces_are_read_as_paho_reads_them(stream, sizes):
     for size in sizes:
         cuts.append(cuts[-1] + size)
     chunks = [stream[begin:end] for begin, end in pairwise([*cuts, len(stream) + cuts[-1]])]
-    assert outcome(Reader, chunks) == outcome(Alone, chunks)
+    ours, theirs = outcome(Reader, chunks), outcome(Alone, chunks)
+    if ours[2] == ["Packet too large"]:  # for which paho waits in vain
+        theirs[2][:] = ours[2]
+    assert ours == theirs
