@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
-from ddnn import mqtt
 from ddnn.network_thread import BufferedSocket
+from ddnn.paho_client import PahoClient
 
 
 class Chunks:
@@ -37,7 +37,7 @@ class Chunks:
         pass
 
 
-class Reader(mqtt._Paho):
+class Reader(PahoClient):
     """The client's connection."""
 
     def __init__(self, heard, chunks):

@@ -1,4 +1,4 @@
-"""What `ddnn.mqtt` replaces in paho is there to be replaced."""
+"""What `ddnn.paho_client` replaces in paho is there to be replaced."""
 
 import inspect
 
@@ -7,10 +7,10 @@ import pytest
 from paho.mqtt import enums
 
 from cloud_service.picture import MAX_WORKER_BYTES
-from ddnn import mqtt
 from ddnn.activation import MAX_RECORD_BYTES
 from ddnn.bundle import CHUNK_BYTES, WHOLE_SECTION_BYTES
 from ddnn.message import MAX_PACKET_BYTES
+from ddnn.paho_client import PahoClient
 from ddnn.signing import MAX_MESSAGE_BYTES
 from ddnn.wire import HEADER_BYTES, MAX_BODY_BYTES
 
@@ -26,11 +26,20 @@ USED = (
 
 @pytest.mark.parametrize("name", REPLACED)
 def test_what_is_replaced_is_called_by_this_paho_in_the_same_way(name):
-    ours, theirs = getattr(mqtt._Paho, name), getattr(paho.Client, name)
+    ours, theirs = getattr(PahoClient, name), getattr(paho.Client, name)
     assert ours is not theirs
     assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
     callers = inspect.getsource(paho.Client).count(f"self.{name}(")
     assert callers, "nobody in paho calls it any more"
+
+
+def test_nothing_of_paho_is_replaced_by_chance():
+    ours = {name for name in vars(PahoClient) if not name.startswith("__")}
+    public = {"loop_read", "loop_write", "loop_misc"}
+    assert {name for name in ours if hasattr(paho.Client, name)} == {*REPLACED, *public}
+    state = vars(paho.Client(enums.CallbackAPIVersion.VERSION2, "x"))
+    added = vars(PahoClient("x", lambda *_: None, manual_ack=False)).keys() - state.keys()
+    assert added == {"_give", "_acknowledges", "blocked_since", "_connected_at"}
 
 
 @pytest.mark.parametrize("name", USED)
@@ -39,7 +48,7 @@ def test_functions_of_paho_that_are_called_exist(name):
 
 
 def test_state_of_paho_that_is_looked_at_exists():
-    client = mqtt._Paho("x", lambda *_: None, manual_ack=False)
+    client = PahoClient("x", lambda *_: None, manual_ack=False)
     assert client._in_packet["command"] == 0
     assert client._in_packet["packet"] == b""
     assert client._sock is None
