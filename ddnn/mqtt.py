@@ -284,8 +284,6 @@ class Client:
         info = self._client.send(topic, payload, qos, retain, properties)
         if not info.rc:
             self.counts["published"] += 1
-            if qos:
-                self._denials.sent(info.mid, topic)
             if receipt is not None:
                 self._receipts.append((receipt, info))
         else:
@@ -378,7 +376,8 @@ class Client:
     def _acknowledged(
         self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any
     ) -> None:
-        self._denials.answered(mid, str(reason) if reason.is_failure else None)
+        if reason.is_failure:
+            self._denials.refused(self._client.topic_of(mid), str(reason))
 
     def _connected(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any

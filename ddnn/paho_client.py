@@ -133,6 +133,10 @@ class PahoClient(paho.Client):
             info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS
         return info
 
+    def topic_of(self, packet: int) -> str:
+        """Where the message goes that is being acknowledged; for `on_publish`, at QoS 1."""
+        return self._out_messages[packet].topic
+
     def send_again(self, most: int) -> None:
         """Send what the connection before has left over, `most` messages at a time.
 

@@ -312,6 +312,27 @@ def test_other_threads_can_publish_while_a_loss_is_told(broker):
     assert published == [True]
 
 
+def test_refusal_names_its_topic_however_fast_the_answers_are(broker, monkeypatch):
+    client = broker.client()
+    peer = broker.connected(client)
+    publish_with_paho = client._client.publish
+    answers = [b"\x40\2\0\7", b"\x40\3\0\7\x87"]  # taken; not authorized
+
+    def answered_before_anybody_looks(*arguments):
+        client._client._last_mid = 6  # as it is again after 65535 messages
+        info = publish_with_paho(*arguments)
+        assert peer.packet()[0] == PUBLISH
+        peer.says(answers.pop(0))
+        wait_until(info.is_published)
+        return info
+
+    monkeypatch.setattr(client._client, "publish", answered_before_anybody_looks)
+    client.publish("allowed", b"", qos=1)
+    client.publish("forbidden", b"", qos=1)
+    assert client.denied() == {"forbidden": 1}
+    assert client.counts["denied"] == 1
+
+
 # -- packets that are too large ----------------------------------------------------------------
 
 #: PUBLISH packets whose remaining length is the first one too many, and the most there is.
