@@ -201,7 +201,10 @@ class Gateway:
             return
         frame, slot = received
         for each in self._reader.of_member(sender, message.payload, slot, frame, wall):
-            self._attempt(f"slot {each.slot}", self._on_member_frame, each, now, wall)
+            try:  # as `_attempt`, for what comes all the time
+                self._on_member_frame(each, now, wall)
+            except Exception as error:
+                self._failed(f"slot {each.slot}", error)
 
     def _on_member_frame(self, received: MemberFrame, now: float, wall: float) -> None:
         sender, slot, frame = received.sender, received.slot, received.frame
