@@ -34,7 +34,8 @@ from ddnn.store import read_folder
 from ddnn.tier import ExitName
 from device_agent.agent import Agent
 from edge_gateway.audits import AuditRules
-from edge_gateway.gateway import Effect, Gateway, GatewayRules
+from edge_gateway.effects import Effect, Fault
+from edge_gateway.gateway import Gateway, GatewayRules
 from training.datasets.base import MultiCameraSet
 from training.datasets.load import load
 
@@ -107,6 +108,8 @@ class Replay:
 
     def _do(self, effects: list[Effect], slot: int) -> None:
         for effect in effects:
+            if isinstance(effect, Fault):
+                raise effect.error
             if not isinstance(effect, Publish):
                 continue
             if effect.topic == topics.decision(SITE):

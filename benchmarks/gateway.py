@@ -48,6 +48,7 @@ from ddnn.processes import start_child, stop_children
 from ddnn.store import read_folder
 from ddnn.tier import TierConfig
 from demo.observer import Observer
+from edge_gateway.effects import Fault
 from edge_gateway.gateway import Gateway, GatewayRules
 from training.publish import publish_bundle
 
@@ -127,6 +128,8 @@ def _feed(made: Gateway, messages: list[tuple[str, bytes]]) -> float:
     began = time.thread_time()
     for topic, payload in messages:
         for effect in made.on_message(Message(topic, payload), 0.0, WALL):
+            if isinstance(effect, Fault):
+                raise effect.error
             if isinstance(effect, Publish) and effect.receipt is not None:
                 made.sent(effect.receipt, 0.0)
     return (time.thread_time() - began) / max(1, len(messages)) * 1e6

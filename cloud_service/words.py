@@ -45,6 +45,7 @@ DEGRADED = {
     "cloud_down": "no cloud worker was there",
     "cloud_lacks_bundle": "the cloud did not have the bundle",
     "overload": "more slots than the gateway can hold",
+    "error": "the gateway could not compute it; its log says why",
     "bundle_change": "cut off by the change of bundle",
     "shutdown": "the gateway was stopped",
 }

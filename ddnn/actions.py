@@ -183,4 +183,14 @@ class Passed(msgspec.Struct, frozen=True):
     slot: int
 
 
-Action = Request | Escalate | Decision | Expired | Report | Feed | Passed
+class Failed(msgspec.Struct, frozen=True):
+    """A section, or the engine itself, has raised over `slot`: a person should know.
+
+    How the slot has ended is said by another action.
+    """
+
+    slot: int
+    error: Exception
+
+
+Action = Request | Escalate | Decision | Expired | Report | Feed | Passed | Failed

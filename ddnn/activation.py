@@ -16,8 +16,9 @@ from ddnn.bundle import Sha256
 from ddnn.errors import BundleError
 from ddnn.signing import MAX_MESSAGE_BYTES
 
-#: The manifest's message in base64, and the other fields.
-MAX_RECORD_BYTES = MAX_MESSAGE_BYTES * 4 // 3 + 1024
+#: Room for everything but the manifest's message, which is in base64.
+_OTHER_FIELDS_BYTES = 1024
+MAX_RECORD_BYTES = MAX_MESSAGE_BYTES * 4 // 3 + _OTHER_FIELDS_BYTES
 
 
 class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +51,11 @@ class Activation(
 
 #: Made once: see `ddnn.bundle`.
 _DECODER = msgspec.json.Decoder(Activation)
+
+
+def most_bytes(manifest: bytes) -> int:
+    """Length of the longest record with this manifest's message."""
+    return len(manifest) * 4 // 3 + _OTHER_FIELDS_BYTES
 
 
 def encode(record: Activation) -> bytes:

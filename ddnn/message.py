@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+#: The longest packet that any of our clients takes, and a broker is asked to send: anything longer
+#: is nobody's who means well. The largest that is sent is a frame of `ddnn.wire.MAX_BODY_BYTES`,
+#: with topic and properties; every node must be able to take an activation record, which is nearly
+#: as large (`ddnn.activation.MAX_RECORD_BYTES`), so that one limit is right for all.
+MAX_PACKET_BYTES = 2 * 1024 * 1024
+
 
 class Message(NamedTuple):
     """One message from the broker.

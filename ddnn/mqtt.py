@@ -1,12 +1,12 @@
-"""MQTT 5 for every process: the only file that imports paho.
+"""MQTT 5 for every process.
 
 Rules that cost others days: Nagle off on both sides; subscribe again on every connect; an
 exception in a handler is counted and logged, since it would end the connection; a message over
 the broker's packet limit is refused here, since sending it makes paho reconnect for ever; retained
 state (availability) is published again on every connect.
 
-paho speaks the protocol; when its socket is read and written is `ddnn.network_thread`'s business,
-and which handler gets a message is decided here, once per topic.
+paho speaks the protocol (`ddnn.paho_client`); when its socket is read and written is
+`ddnn.network_thread`'s business, and which handler gets a message is decided here, once per topic.
 """
 
 from __future__ import annotations
@@ -22,27 +22,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, cast
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import (
-    CallbackAPIVersion,
-    MessageState,
-    MessageType,
-    MQTTErrorCode,
-    _ConnectionState,
-)
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
+from typing import Any, NamedTuple, cast
 
 from ddnn import metrics, publish_packet
 from ddnn.denials import Denials
 from ddnn.errors import ConfigError, DdnnError
-from ddnn.message import Message, Publish
+from ddnn.message import MAX_PACKET_BYTES, Message, Publish
 from ddnn.metrics import Sample
 from ddnn.network_thread import BufferedSocket, NetworkThread
+from ddnn.paho_client import SILENT, PahoClient, Receipt, Session, error_logger, topic_matches
 from ddnn.tls import Credentials, TlsFiles, ask_why
 from ddnn.trouble import Trouble
 
@@ -58,8 +46,6 @@ MAX_QUEUED_MESSAGES = 10_000
 MAX_IN_FLIGHT = 20
 #: A connection attempt that gets no answer is given up, so that the next one comes soon.
 CONNECT_TIMEOUT_S = 3.0
-#: So is one that is made, by a broker which does not say in MQTT what it thinks of it.
-ANSWER_TIMEOUT_S = 10.0
 #: With packets waiting for the socket this long without a break, frame traffic is dropped here:
 #: it would be stale on arrival and hold up what is fresh.
 STUCK_AFTER_S = 1.0
@@ -88,21 +74,6 @@ class Will(NamedTuple):
     payload: bytes
 
 
-class Session(NamedTuple):
-    """What makes a client's subscriptions, and messages for it, outlive its connections.
-
-    Its user acknowledges each QoS 1 message himself (`Client.acknowledge`), in the order in which
-    they came; what was not acknowledged comes again after the next connect.
-
-    Attributes:
-        expiry_s: for how long the broker keeps messages for an absent client, at most.
-        receive_maximum: messages that are on their way and not acknowledged, at most.
-    """
-
-    expiry_s: int
-    receive_maximum: int
-
-
 class Traffic(NamedTuple):
     """What the kernel counted on this client's connection, both directions.
 
@@ -115,135 +86,7 @@ class Traffic(NamedTuple):
     wire_bytes: int
 
 
-#: Of a message on its way: `is_published()` once the broker has acknowledged it.
-Receipt = paho.MQTTMessageInfo
 Handler = Callable[[Message], None]
-
-
-#: Why paho has given up a broker that says nothing.
-_SILENT = str(ReasonCode(PacketTypes.DISCONNECT, "Keep alive timeout"))
-#: What an acknowledgement without a reason says.
-_TAKEN = ReasonCode(PacketTypes.PUBACK)
-_NOTHING_SAID = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
-
-
-class _Paho(paho.Client):
-    """paho that reads ahead, and with short ways for what comes all the time.
-
-    Messages that `ddnn.publish_packet` can read, and acknowledgements without a reason. What else
-    comes goes paho's own way. That makes a `Properties` object for each packet, whose tables cost
-    more than everything that a gateway does with a summary. Replaced are functions of paho's own:
-    pyproject.toml allows the version only that has them (tests/unit/test_mqtt.py).
-
-    Args:
-        plain: called with each message that goes the short way, and its packet id (0 at QoS 0).
-
-    Attributes:
-        blocked_since: when the socket first did not take all that there was to write (monotonic
-            seconds); None: it has taken all since.
-    """
-
-    def __init__(
-        self, client_id: str, plain: Callable[[Message, int], None], *, manual_ack: bool
-    ) -> None:
-        super().__init__(
-            CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5, manual_ack=manual_ack
-        )
-        self._plain = plain
-        self._acknowledges = not manual_ack
-        self.blocked_since: float | None = None
-        self._connected_at = 0.0
-
-    def _create_socket(self) -> Any:
-        sock = BufferedSocket(cast(socket.socket, super()._create_socket()))
-        self.blocked_since = None
-        # From now on the broker may be silent, and not while its name was looked up.
-        self._connected_at = self._last_bytes_received = self._last_msg_out = paho.time_func()
-        return sock
-
-    def _send_connect(self, keepalive: int) -> MQTTErrorCode:
-        """Before what other threads have published since the socket was made."""
-        result = super()._send_connect(keepalive)
-        while self._out_packet[0]["command"] != MessageType.CONNECT:
-            self._out_packet.rotate(-1)
-        return result
-
-    def send_again(self, most: int) -> None:
-        """Send what the connection before has left over, `most` messages at a time.
-
-        paho sends all of it at once, and brokers need not take more than they have said.
-        """
-        with self._out_message_mutex:
-            self._max_inflight_messages = most
-            for message in self._out_messages.values():
-                if message.state == MessageState.MQTT_MS_PUBLISH:
-                    message.state = MessageState.MQTT_MS_QUEUED
-            self._update_inflight()
-
-    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
-        """Read one packet; paho reads as many as it has messages on their way."""
-        if self._sock is None:
-            return MQTTErrorCode.MQTT_ERR_NO_CONN
-        result = self._packet_read()
-        if result <= 0:  # MQTT_ERR_AGAIN: it is not all there
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
-        return self._loop_rc_handle(result)
-
-    def loop_misc(self) -> MQTTErrorCode:
-        """Look after keepalive; paho waits as long for a broker's first answer."""
-        waited_s = paho.time_func() - self._connected_at
-        if self._state == _ConnectionState.MQTT_CS_CONNECTING and waited_s >= ANSWER_TIMEOUT_S:
-            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_KEEPALIVE)
-        return super().loop_misc()
-
-    def loop_write(self) -> MQTTErrorCode:
-        """Nothing: paho would write in the middle of reading, and tell of a loss with locks held.
-
-        A thread that publishes wants the same locks, and may hold one that `on_disconnect` wants.
-        """
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def write(self) -> MQTTErrorCode:
-        """Write what waits, as far as the socket takes it."""
-        return super().loop_write()
-
-    def _packet_write(self) -> MQTTErrorCode:
-        result = super()._packet_write()
-        if result != MQTTErrorCode.MQTT_ERR_AGAIN:
-            self.blocked_since = None
-        elif self.blocked_since is None:
-            self.blocked_since = time.monotonic()
-        return result
-
-    def _packet_read(self) -> MQTTErrorCode:
-        if not self._in_packet["command"]:  # nor is it in the middle of a packet
-            sock = cast(BufferedSocket, self._sock)
-            if found := publish_packet.read(*sock.ahead()):
-                sock.skip(found.size_bytes)
-                return self._take(found.message, found.packet)
-        return super()._packet_read()
-
-    def _handle_publish(self) -> MQTTErrorCode:
-        packet = self._in_packet["packet"]  # longer than what is read ahead
-        found = publish_packet.decode(self._in_packet["command"], packet, 0, len(packet))
-        return self._take(*found) if found else super()._handle_publish()
-
-    def _take(self, message: Message, packet: int) -> MQTTErrorCode:
-        self._last_bytes_received = paho.time_func()
-        self._plain(message, packet)
-        if packet and self._acknowledges:
-            return self._send_puback(packet)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
-        packet = self._in_packet["packet"]
-        if cmd != "PUBACK" or len(packet) != 2:  # with a reason
-            return super()._handle_pubackcomp(cmd)
-        number = int.from_bytes(packet, "big")
-        with self._out_message_mutex:
-            if number in self._out_messages:
-                return self._do_on_publish(number, _TAKEN, _NOTHING_SAID)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 class Client:
@@ -303,7 +146,7 @@ class Client:
         # message's.
         self._connection = 0
         self._connection_lock = threading.Lock()
-        self._client = _Paho(client_id, self._take, manual_ack=session is not None)
+        self._client = PahoClient(client_id, self._take, manual_ack=session is not None)
         self._network = NetworkThread(
             f"mqtt-{client_id}", self._client, self.trouble.failed, self._broken, self._all_handled
         )
@@ -317,26 +160,16 @@ class Client:
         # With this set paho leaves writing to the network thread.
         self._client.on_socket_register_write = lambda *_: self._network.wake()
         self._client.on_publish = self._acknowledged
-        self._client.on_message = self._received
         if self._credentials:
             self._client.tls_set_context(self._credentials.context)
             self._client.on_pre_connect = self._before_connecting
-        self._client.enable_logger(_error_logger(self._read_failed))
+        self._client.enable_logger(error_logger(self._read_failed))
 
     # -- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Connect in the background."""
-        host, port, keepalive_s = self._address
-        if self._session is None:
-            self._client.connect_async(host, port, keepalive_s)
-        else:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = self._session.expiry_s
-            properties.ReceiveMaximum = self._session.receive_maximum
-            self._client.connect_async(
-                host, port, keepalive_s, clean_start=False, properties=properties
-            )
+        self._client.begin(*self._address, self._session)
         self._network.start()
 
     def wait_connected(self, timeout_s: float) -> None:
@@ -397,7 +230,7 @@ class Client:
             self._handlers[topic_filter] = (handler, qos, retained)
             self._routes = {}
         if self._client.is_connected():
-            self._subscribe_now((topic_filter, qos, retained))
+            self._client.subscribe_to([(topic_filter, qos, retained)])
 
     def unsubscribe(self, *topic_filters: str) -> None:
         """Undo `subscribe`, of all these filters in one packet."""
@@ -444,18 +277,13 @@ class Client:
             receipt: what `take_acknowledged` calls it when the broker has answered (QoS 1).
 
         Raises:
-            DdnnError: the message is over the broker's packet limit.
+            DdnnError: the message is over the broker's packet limit, or that of all clients.
         """
         self.check_size(topic, payload)
-        properties: Any = publish_packet.pack_properties(response_topic, correlation, expiry_s)
-        info = self._client.publish(topic, payload, qos, retain, properties)
-        if qos and info.rc == paho.MQTT_ERR_NO_CONN:
-            # paho keeps it, and would raise on each question whether it has been published.
-            info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS
-        if info.rc == paho.MQTT_ERR_SUCCESS:
+        properties = publish_packet.pack_properties(response_topic, correlation, expiry_s)
+        info = self._client.send(topic, payload, qos, retain, properties)
+        if not info.rc:
             self.counts["published"] += 1
-            if qos:
-                self._denials.sent(info.mid, topic)
             if receipt is not None:
                 self._receipts.append((receipt, info))
         else:
@@ -475,12 +303,17 @@ class Client:
         return found
 
     def check_size(self, topic: str, payload: bytes) -> None:
-        """Refuse what the broker would not take.
+        """Refuse what the broker would not take, or would pass on to none of our clients.
 
         Raises:
-            DdnnError: the message is over the broker's packet limit.
+            DdnnError: the message is over the broker's packet limit, or over theirs.
         """
         needed = len(payload) + len(topic) + 64
+        if needed > MAX_PACKET_BYTES:
+            raise DdnnError(
+                f"message of {len(payload)} bytes on {topic} makes a packet of more than "
+                f"{MAX_PACKET_BYTES} bytes, the most that a node takes"
+            )
         if self.max_packet is not None and needed > self.max_packet:
             raise DdnnError(
                 f"message of {len(payload)} bytes on {topic} is over the broker's packet limit "
@@ -516,7 +349,7 @@ class Client:
             self.counts["refused_size"] += 1
             log.error("%s", error)
             return None
-        return info if info.rc == paho.MQTT_ERR_SUCCESS else None
+        return None if info.rc else info
 
     def _is_stuck(self) -> bool:
         """Whether the socket has not taken all there is for a while (a stalled network)."""
@@ -543,7 +376,8 @@ class Client:
     def _acknowledged(
         self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any
     ) -> None:
-        self._denials.answered(mid, str(reason) if reason.is_failure else None)
+        if reason.is_failure:
+            self._denials.refused(self._client.topic_of(mid), str(reason))
 
     def _connected(
         self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any
@@ -558,7 +392,7 @@ class Client:
         self._client.send_again(min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", 65535)))
         with self._lock:
             known = list(self._handlers.items())
-        self._subscribe_now(*((each, qos, retained) for each, (_, qos, retained) in known))
+        self._client.subscribe_to((each, qos, retained) for each, (_, qos, retained) in known)
         self.connected.set()
         self.trouble.over()
         if self._on_up:
@@ -613,7 +447,7 @@ class Client:
         was_up = self.connected.is_set()
         self.connected.clear()
         if not was_up:  # refused, or gone before it answered: no connection was lost
-            if reason == _SILENT:
+            if reason == SILENT:
                 self.trouble.failed(TimeoutError())
             elif is_failure:
                 self.trouble.ended()
@@ -639,37 +473,6 @@ class Client:
             )
         else:
             log.warning("connection to the broker lost (%s); reconnecting", reason)
-
-    def _subscribe_now(self, *wanted: tuple[str, int, bool]) -> None:
-        """Filters with QoS, and whether what is retained shall come: in one packet."""
-        send, do_not = (
-            SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE,
-            SubscribeOptions.RETAIN_DO_NOT_SEND,
-        )
-        filters = [
-            (topic_filter, SubscribeOptions(qos, retainHandling=send if retained else do_not))
-            for topic_filter, qos, retained in wanted
-        ]
-        if filters:
-            self._client.subscribe(filters)
-
-    def _received(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = ""  # which nobody wants
-        properties = message.properties
-        self._take(
-            Message(
-                topic,
-                bytes(message.payload),
-                message.retain,
-                getattr(properties, "ResponseTopic", None),
-                getattr(properties, "CorrelationData", None),
-                getattr(properties, "MessageExpiryInterval", None),
-            ),
-            message.mid if message.qos else 0,
-        )
 
     def _take(self, message: Message, packet: int) -> None:
         """A message, and its packet id (0 at QoS 0)."""
@@ -707,7 +510,7 @@ class Client:
             handlers = tuple(
                 handler
                 for topic_filter, (handler, _, _) in self._handlers.items()
-                if paho.topic_matches_sub(_matching(topic_filter), topic)
+                if topic_matches(topic_filter, topic)
             )
             if len(self._routes) >= MAX_ROUTES:
                 self._routes = {}
@@ -724,24 +527,3 @@ class Client:
         except Exception:
             self.counts["handler_errors"] += 1
             log.exception(what)
-
-
-def _matching(topic_filter: str) -> str:
-    """What a message's topic is compared with: a shared subscription without `$share/<group>/`."""
-    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
-
-
-def _error_logger(report: Callable[[BaseException], None]) -> logging.Logger:
-    """A logger for paho that passes on the errors it swallows, and writes nothing."""
-
-    class Reporter(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            arguments = record.args if isinstance(record.args, tuple) else ()
-            for argument in arguments:
-                if isinstance(argument, BaseException):
-                    report(argument)
-
-    # Not one of the hierarchy: every client has its own.
-    logger = logging.Logger("paho", logging.ERROR)
-    logger.addHandler(Reporter())
-    return logger

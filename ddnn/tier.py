@@ -29,6 +29,9 @@ engine keeps is bounded: `max_open_slots` slots and `max_open_bytes` of frames (
 decided early, degraded), and the numbers of the last `remembered_slots` closed ones, to know a
 late frame from a new slot.
 
+Where a section raises, its slot ends at once with the best answer so far, degraded `error`, or
+expired; `Failed` tells of it. No other slot feels it.
+
 A BACKLOG frame (sent late, after an outage) may open or complete a slot like any other, as long as
 that slot has not ended; it never costs a fresh slot its place, and what is missing in such a slot
 says nothing of who is alive.
@@ -37,7 +40,8 @@ says nothing of who is alive.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from ddnn import wire
 from ddnn.actions import (
@@ -47,6 +51,7 @@ from ddnn.actions import (
     Escalate,
     ExitName,
     Expired,
+    Failed,
     Feed,
     NodeSections,
     Passed,
@@ -71,6 +76,7 @@ __all__ = [
     "Escalate",
     "ExitName",
     "Expired",
+    "Failed",
     "Feed",
     "NodeSections",
     "Passed",
@@ -286,9 +292,7 @@ class Tier:
             self.counts["malformed"] += 1
             return []
         self._breaker.succeeded()
-        verdict = judge(logits, self.sections.scales["cloud"])
-        state.say("cloud", verdict, state.features)
-        return self._decide_best(slot, None, now)
+        return self._guarded(self._after_answer, slot, state, logits, now)
 
     def escalate_again(self) -> list[Action]:
         """Ask the cloud again what it has not answered: the worker that was asked has died.
@@ -329,7 +333,7 @@ class Tier:
         """End every open slot with the best answer so far (shutdown, change of bundle)."""
         actions: list[Action] = []
         for slot in list(self._open):
-            actions += self._cut_short(slot, reason, now)
+            actions += self._guarded(self._cut_short, slot, reason, now)
         return actions
 
     def ended_elsewhere(self, slot: int) -> None:
@@ -343,11 +347,31 @@ class Tier:
 
     # -- the stages ------------------------------------------------------------------------
 
-    def _advance(self, slot: int, now: float) -> list[Action]:
-        """Take `slot` as far as it can go now."""
+    def _guarded(self, step: Callable[..., list[Action]], slot: int, *rest: Any) -> list[Action]:
+        """Do this with `slot`. What raises ends it, and nothing else.
+
+        A step makes its actions at its end, so that none is lost. Left open, the slot would raise
+        again at each look at the deadlines, and after each restart.
+        """
+        try:
+            return step(slot, *rest)
+        except Exception as error:
+            return [Failed(slot, error), *self._give_up(slot, rest[-1])]
+
+    def _give_up(self, slot: int, now: float) -> list[Action]:
         state = self._open.get(slot)
         if state is None:
             return []
+        if self._has_parent:
+            return self._pass_on(slot, Feed(slot, None) if state.stage == "features" else None)
+        return self._decide_best(slot, "error", now)
+
+    def _advance(self, slot: int, now: float) -> list[Action]:
+        """Take `slot` as far as it can go now."""
+        return self._guarded(self._next_step, slot, now) if slot in self._open else []
+
+    def _next_step(self, slot: int, now: float) -> list[Action]:
+        state = self._open[slot]
         out_of_time = self._deadlines.is_over(slot, now)
         if state.stage == "summaries":
             if not out_of_time and not self.alive() <= state.boots.keys():
@@ -457,6 +481,11 @@ class Tier:
         state.say("edge", verdict, state.features)
         return logits, upward
 
+    def _after_answer(self, slot: int, state: _Slot, logits: I32, now: float) -> list[Action]:
+        verdict = judge(logits, self.sections.scales["cloud"])
+        state.say("cloud", verdict, state.features)
+        return self._decide_best(slot, None, now)
+
     def _escalate(self, slot: int, state: _Slot, body: bytes, now: float) -> list[Action]:
         if not self._breaker.take(now):
             return self._decide_best(slot, "cloud_down", now)
@@ -557,14 +586,14 @@ class Tier:
             victim = self._victim()
             if backlog and not self._open[victim].late:
                 break
-            actions += self._cut_short(victim, "overload", now)
+            actions += self._guarded(self._cut_short, victim, "overload", now)
         return actions
 
     def _shed(self, now: float) -> list[Action]:
         """End the oldest slots until what is held is within its bound again."""
         actions: list[Action] = []
         while self._open and self.held_bytes > self.config.max_open_bytes:
-            actions += self._cut_short(self._victim(), "overload", now)
+            actions += self._guarded(self._cut_short, self._victim(), "overload", now)
         return actions
 
     def _victim(self) -> int:

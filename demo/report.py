@@ -151,7 +151,10 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
         lines.append(("on the wire, TCP/IP", _against_raw(wire_bytes, raw)))
     if audits := report.ledger.get("audit.begun", 0):
         lines.append(
-            ("audits", f"of {audits} early decisions the later exits were asked too: in these bytes")
+            (
+                "audits",
+                f"of {audits} early decisions the later exits were asked too: in these bytes",
+            )
         )
     if report.latency_ms:
         lines.append(

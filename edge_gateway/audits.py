@@ -35,7 +35,7 @@ from typing import Literal, NamedTuple, cast
 import msgspec
 
 from ddnn import wire
-from ddnn.actions import Action, Decision, Escalate, Expired, NodeSections, Request
+from ddnn.actions import Action, Decision, Escalate, Expired, Failed, NodeSections, Request
 from ddnn.audit import Audit, EarlyExit, Estimate, ExitSaid
 from ddnn.breaker import Breaker
 from ddnn.drift import WINDOW, Drift, Expected
@@ -48,7 +48,7 @@ from edge_gateway.engines import Engine
 #: What an audit's engine counts of messages that it could not use.
 _COUNTED = ("malformed", "wrong_tag", "unknown_member", "unasked", "duplicate")
 
-AuditAction = Request | Escalate | Audit
+AuditAction = Request | Escalate | Audit | Failed
 
 
 class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,7 +272,7 @@ class Audits:
         left: list[AuditAction] = []
         for action in actions:
             match action:
-                case Request() | Escalate():
+                case Request() | Escalate() | Failed():
                     left.append(action)
                 case Expired():
                     self.give_up(slot, action.reason)

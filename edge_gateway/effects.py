@@ -1,6 +1,6 @@
 """What the gateway's rules want done, and in which order it is done.
 
-Pure. Rules say what is to be kept and what is to be published. Whoever carries it out takes all
+Pure. Rules say what is to be kept, published and told. Whoever carries it out takes all
 that one wake-up brought together, and does it `in_order`.
 """
 
@@ -18,7 +18,14 @@ class Keep(NamedTuple):
     data: bytes
 
 
-Effect = Publish | Keep
+class Fault(NamedTuple):
+    """Effect: tell people of what should not have happened, and what it happened to."""
+
+    what: str
+    error: Exception
+
+
+Effect = Publish | Keep | Fault
 
 
 def in_order(effects: Iterable[Effect]) -> list[Effect]:

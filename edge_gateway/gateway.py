@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -44,6 +45,7 @@ from ddnn.tier import (
     Decision,
     Escalate,
     Expired,
+    Failed,
     Feed,
     NodeSections,
     Passed,
@@ -54,7 +56,7 @@ from ddnn.tier import (
 )
 from ddnn.wire import Flag, Frame, Kind
 from edge_gateway.audits import AuditAction, AuditRules, Audits, Chosen, lacks_features
-from edge_gateway.effects import Effect, Keep
+from edge_gateway.effects import Effect, Fault, Keep
 from edge_gateway.engines import Engine, Engines
 from edge_gateway.frames import FrameReader, MemberFrame, Sender, decoded, senders
 from edge_gateway.metrics import Tally
@@ -99,6 +101,9 @@ class Gateway:
     Every method that takes `now` (monotonic seconds) and `wall` (seconds since 1970) returns the
     effects to carry out, as `edge_gateway.effects.in_order` says. Nothing that arrives raises.
 
+    What is to be done is noted as soon as the state that goes with it has changed. So an error in
+    the middle of a call takes nothing with it that was decided before: it is an effect itself.
+
     Args:
         rules: of the site.
         boot: boot id of this process.
@@ -120,6 +125,8 @@ class Gateway:
         self.probation: Probation | None = None
         self.settings_in_force = tuning.Tuning()
         self.connected = False
+        self._effects: list[Effect] = []
+        self._doing = ""
         self._frame_topics = tuple(f"{rules.site}/{letter}/" for letter in "sfSF")
         self._senders = senders(rules.site)
         self._window = max(1, round(rules.window_s / rules.period_s))
@@ -158,67 +165,75 @@ class Gateway:
 
     def on_message(self, message: Message, now: float, wall: float) -> list[Effect]:
         """Anything the gateway subscribes to."""
+        self._doing = f"handling a message on {message.topic}"
+        self._attempt("", self._on_message, message, now, wall)
+        return self._take_effects()
+
+    def _on_message(self, message: Message, now: float, wall: float) -> None:
         topic, site = message.topic, self.rules.site
         if topic.startswith(self._frame_topics):
-            return self._on_frame(message, now, wall)
-        if topic.startswith(f"{site}/Q/"):
-            return self._on_parent_request(message, now, wall)
-        if topic == topics.answer(site):
-            return self._on_answer(message, now, wall)
-        if topic.startswith("ddnn/_cloud/status/"):
-            return self._on_worker(message, now)
-        if topic.startswith(f"ddnn/{site}/status/"):
-            return self._on_status(message, now)
-        if topic == topics.settings(site):
-            return self._on_settings(message)
-        if topic == topics.recall(site):
-            return self._on_recall(message, now)
-        self.counts["foreign"] += 1
-        return []
+            self._on_frame(message, now, wall)
+        elif topic.startswith(f"{site}/Q/"):
+            self._on_parent_request(message, now, wall)
+        elif topic == topics.answer(site):
+            self._on_answer(message, now, wall)
+        elif topic.startswith("ddnn/_cloud/status/"):
+            self._on_worker(message, now)
+        elif topic.startswith(f"ddnn/{site}/status/"):
+            self._on_status(message, now)
+        elif topic == topics.settings(site):
+            self._on_settings(message)
+        elif topic == topics.recall(site):
+            self._on_recall(message, now)
+        else:
+            self.counts["foreign"] += 1
 
-    def _on_frame(self, message: Message, now: float, wall: float) -> list[Effect]:
+    def _on_frame(self, message: Message, now: float, wall: float) -> None:
         received = self._reader.read(message.payload, wall)
         if received is None:
-            return []
+            return
         if not self.engines.all:
             self.counts["frames_without_bundle"] += 1
-            return []
+            return
         sender = self._senders.get(message.topic)
         if sender is None:
             self.counts["unknown_member"] += 1
-            return []
+            return
         frame, slot = received
-        effects: list[Effect] = []
         for each in self._reader.of_member(sender, message.payload, slot, frame, wall):
-            effects += self._on_member_frame(each, now, wall)
-        return effects
+            try:  # as `_attempt`, for what comes all the time
+                self._on_member_frame(each, now, wall)
+            except Exception as error:
+                self._failed(f"slot {each.slot}", error)
 
-    def _on_member_frame(self, received: MemberFrame, now: float, wall: float) -> list[Effect]:
+    def _on_member_frame(self, received: MemberFrame, now: float, wall: float) -> None:
         sender, slot, frame = received.sender, received.slot, received.frame
         engine = self.engines.of(slot)
         if engine is None or slot in self._waiting:  # of a bundle that is not here yet
             self.counts["wrong_tag"] += 1
-            return []
+            return
         trial = self.trial if self.trial is not None and self._is_on_trial(frame) else None
         place = trial.place if trial else engine.place
         member = place.member(sender.number)
         if member is None or sender.is_edge != (place.kind == "edges"):
             self.counts["unknown_member"] += 1
-            return []
+            return
         if frame.kind is Kind.FEATURES and slot in self.audits and not trial:
-            return self._carry_out_audits(self.audits.on_features(member, slot, frame, now))
+            self._carry_out_audits(self.audits.on_features(member, slot, frame, now))
+            return
         self._received_bytes += received.head_bytes + len(frame.body)
         if trial:
             on_frame = (
                 trial.tier.on_summary if frame.kind is Kind.SUMMARY else trial.tier.on_features
             )
-            return self._carry_out_trial(on_frame(member, slot, frame, now))
+            self._carry_out_trial(on_frame(member, slot, frame, now))
+            return
         delay_s = 0.0
         if self.rules.summary_delay_s:
             # Of a camera whose clock is ahead no longer than of any other.
             age_s = max(0.0, wall - slot * self.rules.period_s)
             delay_s = max(0.0, self.rules.summary_delay_s - age_s)
-        return self._feed(engine, member, received, now, delay_s)
+        self._feed(engine, member, received, now, delay_s)
 
     def _feed(
         self,
@@ -227,7 +242,7 @@ class Gateway:
         received: MemberFrame,
         now: float,
         delay_s: float = 0.0,
-    ) -> list[Effect]:
+    ) -> None:
         slot, frame, tier = received.slot, received.frame, engine.tier
         accepted = tier.counts["accepted"]
         if frame.kind is Kind.SUMMARY:
@@ -236,63 +251,57 @@ class Gateway:
             )
         else:
             actions = tier.on_features(member, slot, frame, now)
-        effects: list[Effect] = []
         if tier.counts["accepted"] != accepted:
             engine.highest = max(engine.highest, slot)
-            effects = self._remember(Accepted(slot, member, received.payload))
-        return effects + self._carry_out(engine, actions, now)
+            self._remember(Accepted(slot, member, received.payload))
+        self._carry_out(engine, actions, now)
 
     def _is_on_trial(self, frame: Frame) -> bool:
         return self.trial is not None and frame.tag == self.trial.tier.sections.tag
 
-    def _on_parent_request(self, message: Message, now: float, wall: float) -> list[Effect]:
+    def _on_parent_request(self, message: Message, now: float, wall: float) -> None:
         received = self._reader.read(message.payload, wall)
         if received is None:
-            return []
+            return
         frame, slot = received
         engine = self.engines.of(slot)
         if engine is None or not engine.place.has_parent:
-            return []
+            return
         if frame.kind is not Kind.REQUEST or frame.tag != engine.tier.sections.tag:
             self.counts["requests_refused"] += 1
-            return []
-        return self._carry_out(engine, engine.tier.on_parent_request(slot, now), now)
+            return
+        self._carry_out(engine, engine.tier.on_parent_request(slot, now), now)
 
-    def _on_answer(self, message: Message, now: float, wall: float) -> list[Effect]:
+    def _on_answer(self, message: Message, now: float, wall: float) -> None:
         received = self._reader.read(message.payload, wall)
         if received is None:
-            return []
+            return
         frame, slot = received
         # An answer to the process before this one, or to somebody else's question.
         if frame.boot != self.boot or message.correlation != correlation(slot):
             self.counts["foreign_answers"] += 1
-            return []
-        if self.trial is not None and self._is_on_trial(frame):
-            return self._carry_out_trial(self.trial.tier.on_answer(slot, frame, now))
-        if slot in self.audits:
-            return self._carry_out_audits(self.audits.on_answer(slot, frame, now))
-        engine = self.engines.of(slot)
-        if engine is None:
-            return []
-        return self._carry_out(engine, engine.tier.on_answer(slot, frame, now), now)
+        elif self.trial is not None and self._is_on_trial(frame):
+            self._carry_out_trial(self.trial.tier.on_answer(slot, frame, now))
+        elif slot in self.audits:
+            self._carry_out_audits(self.audits.on_answer(slot, frame, now))
+        elif engine := self.engines.of(slot):
+            self._carry_out(engine, engine.tier.on_answer(slot, frame, now), now)
 
-    def _on_status(self, message: Message, now: float) -> list[Effect]:
-        if not self.presence.on_node(message):
-            return []
-        return [effect for engine in list(self.engines.all) for effect in self._tell(engine, now)]
+    def _on_status(self, message: Message, now: float) -> None:
+        if self.presence.on_node(message):
+            for engine in list(self.engines.all):
+                self._tell(engine, now)
 
-    def _tell(self, engine: Engine, now: float) -> list[Effect]:
+    def _tell(self, engine: Engine, now: float) -> None:
         """Tell an engine who of its members is worth waiting for."""
-        effects: list[Effect] = []
         is_newest = engine is self.engines.newest
         for member in range(len(engine.place.numbers)):
             node = engine.place.node(member)
             if node in self.presence.nodes:
                 up = self.presence.is_worth_waiting_for(node, engine.bundle_id, is_newest=is_newest)
-                effects += self._carry_out(engine, engine.tier.on_member(member, up, now), now)
-        return effects
+                self._carry_out(engine, engine.tier.on_member(member, up, now), now)
 
-    def _on_worker(self, message: Message, now: float) -> list[Effect]:
+    def _on_worker(self, message: Message, now: float) -> None:
         match self.presence.on_worker(message):
             case "serves":
                 self.breaker.probe_now(now)
@@ -300,37 +309,52 @@ class Gateway:
                 self.breaker.trip(now)
             case "one_less":
                 # It may have taken escalations with it; the others are there to answer them.
-                return self._of_all(lambda tier: tier.escalate_again(), now)
-        return []
+                self._of_all(lambda tier: tier.escalate_again(), now)
 
-    def _on_recall(self, message: Message, now: float) -> list[Effect]:
+    def _on_recall(self, message: Message, now: float) -> None:
         topic = topics.decision(self.rules.site)
-        found = self._recalls.answer(message.payload, self.memory.recent, now)
-        return [Publish(topic, payload, qos=1) for payload in found]
+        for payload in self._recalls.answer(message.payload, self.memory.recent, now):
+            self._effects.append(Publish(topic, payload, qos=1))
 
     # -- time and connection ---------------------------------------------------------------
 
     def on_time(self, now: float, wall: float) -> list[Effect]:
         """Deadlines, the traffic budget, and what has waited for the broker too long."""
+        self._doing = "looking at the time"
         self.clock.look(wall, now)
-        effects = self._of_all(lambda tier: tier.on_time(now), now)
+        self._attempt("deadlines", self._of_all, lambda tier: tier.on_time(now), now)
+        self._attempt("the bundle on trial", self._look_at_trial, now)
+        self._attempt("audits", self._look_at_audits, now)
+        self._attempt("the traffic budget", self._keep_budget, now)
+        self._attempt("old slots", self._let_go, now, wall)
+        return self._take_effects()
+
+    def _look_at_trial(self, now: float) -> None:
         if self.trial is not None:
-            effects += self._carry_out_trial(self.trial.tier.on_time(now))
+            self._carry_out_trial(self.trial.tier.on_time(now))
+
+    def _look_at_audits(self, now: float) -> None:
         for chosen in self.audits.take_chosen():
-            effects += self._begin_audit(chosen, now)
-        effects += self._carry_out_audits(self.audits.on_time(now))
-        effects += self._publish_estimate(now)
+            self._attempt(
+                f"the audit of slot {chosen.decision.slot}", self._begin_audit, chosen, now
+            )
+        self._carry_out_audits(self.audits.on_time(now))
+        self._publish_estimate(now)
+
+    def _keep_budget(self, now: float) -> None:
         if self.tier and self._budget:
             frames = self.memory.counts["opened"]
             self.tier.thresholds["local"] = self._budget.received(self._received_bytes, frames, now)
+
+    def _let_go(self, now: float, wall: float) -> None:
+        """Of restored slots, engines and decisions whose time is over."""
         if self._waiting:
-            effects += self._expire_waiting(wall)
+            self._expire_waiting(wall)
         for engine in self.engines.done(int(wall / self.rules.period_s) - self._window):
             self._count_engine(engine)
             self.audits.give_up_all("bundle_change", engine)
         for slot in self.outbox.expire(now):
-            effects += self._remember(Sent(slot))
-        return effects
+            self._remember(Sent(slot))
 
     def next_deadline(self) -> float:
         """When `on_time` has a slot to move on; infinite: none."""
@@ -342,7 +366,8 @@ class Gateway:
         self.connected = True
         self.breaker.probe_now(now)
         self.audits.changed = True  # a broker may have forgotten what it retained
-        return self._send_decisions(now)
+        self._send_decisions(now)
+        return self._take_effects()
 
     def on_disconnected(self) -> None:
         """The broker is away: decisions wait in the outbox."""
@@ -350,9 +375,10 @@ class Gateway:
 
     def sent(self, slot: int, now: float) -> list[Effect]:
         """The broker has acknowledged the decision of `slot`."""
-        if not self.outbox.acknowledged(slot):
-            return []
-        return self._remember(Sent(slot)) + self._send_decisions(now)
+        if self.outbox.acknowledged(slot):
+            self._remember(Sent(slot))
+            self._send_decisions(now)
+        return self._take_effects()
 
     def unsent(self, slot: int) -> None:
         """The client could not take the decision of `slot`: it waits for the next chance."""
@@ -368,8 +394,10 @@ class Gateway:
 
     def close(self, reason: str, now: float) -> list[Effect]:
         """End every open slot (shutdown)."""
+        self._doing = f"ending open slots ({reason})"
         self.audits.give_up_all(reason)
-        return self._of_all(lambda tier: tier.close(reason, now), now)
+        self._of_all(lambda tier: tier.close(reason, now), now)
+        return self._take_effects()
 
     # -- bundle and settings ---------------------------------------------------------------
 
@@ -397,10 +425,10 @@ class Gateway:
             raw_bytes: by member, what the raw views of its cameras would take.
             expected: how often early exits disagree at the bundle's own thresholds.
         """
-        effects: list[Effect] = []
+        self._doing = f"changing to bundle {bundle_id[:12]}"
         if len(self.engines.all) > 1:
             oldest = self.engines.all[0]
-            effects += self._carry_out(oldest, oldest.tier.close("bundle_change", now), now)
+            self._carry_out(oldest, oldest.tier.close("bundle_change", now), now)
             self.engines.all.remove(oldest)
             self._count_engine(oldest)
             self.audits.give_up_all("bundle_change", oldest)
@@ -425,9 +453,10 @@ class Gateway:
         if self.probation is not None:
             self.probation.changed()
         for each in self.engines.all:
-            effects += self._tell(each, now)
+            self._tell(each, now)
         self._tune(self._tuning)
-        return effects + self._feed_again(engine, now, wall)
+        self._feed_again(engine, now, wall)
+        return self._take_effects()
 
     def move_switch(self, bundle_id: str, from_slot: int) -> bool:
         """Set the first slot of the newest bundle anew, unless a frame of it has come.
@@ -458,14 +487,13 @@ class Gateway:
         """No bundle is on trial any more."""
         self.trial = None
 
-    def _on_settings(self, message: Message) -> list[Effect]:
+    def _on_settings(self, message: Message) -> None:
         try:
             self._tune(tuning.decode(message.payload))
             self._refused = None
         except ConfigError as error:
             self.counts["settings_refused"] += 1
             self._refused = str(error)
-        return []
 
     @property
     def settings_refused(self) -> str | None:
@@ -509,41 +537,63 @@ class Gateway:
 
     # -- actions -----------------------------------------------------------------------------
 
-    def _of_all(self, call: Callable[[Tier], list[Action]], now: float) -> list[Effect]:
-        """Effects of the same call to every engine."""
-        return [
-            effect
-            for engine in list(self.engines.all)
-            for effect in self._carry_out(engine, call(engine.tier), now)
-        ]
+    def _take_effects(self) -> list[Effect]:
+        """What is to be done since the last call of anything."""
+        made, self._effects = self._effects, []
+        return made
 
-    def _carry_out(self, engine: Engine, actions: list[Action], now: float) -> list[Effect]:
-        effects: list[Effect] = []
+    def _attempt(self, what: str, call: Callable[..., None], *arguments: Any) -> None:
+        """Do this; what raises becomes an effect, and what comes after it goes on."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            self._failed(what, error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._effects.append(Fault(f"{self._doing}: {what}" if what else self._doing, error))
+
+    def _of_all(self, call: Callable[[Tier], list[Action]], now: float) -> None:
+        """Have every engine do the same."""
+        for engine in list(self.engines.all):
+            self._carry_out(engine, call(engine.tier), now)
+
+    def _carry_out(self, engine: Engine, actions: list[Action], now: float) -> None:
         for action in actions:
-            match action:
-                case Decision():
-                    effects += self._end_decided(engine, action, now)
-                case Expired():
-                    self._observe(engine, action.slot, None)
-                    ended = ("expired", f"expired.{action.reason}")
-                    effects += self._remember(Ended(action.slot, ended))
-                case Request() | Escalate():
-                    effects.append(self._ask(engine.tier, engine.place, action))
-                case Report() | Feed():
-                    assert engine.place.edge is not None
-                    edge, tag = engine.place.edge, engine.tier.sections.tag
-                    effects.append(upward(action, self.rules.site, edge, tag, self.boot))
-                case Passed():
-                    effects += self._remember(Ended(action.slot, ("passed",)))
-        return effects
+            try:
+                self._act(engine, action, now)
+            except Exception as error:
+                self._failed(f"slot {action.slot}", error)
+                # The engine has ended it: the ledger must know, and no restart may open it again.
+                is_end = isinstance(action, Decision | Expired | Passed)
+                if is_end and action.slot not in self.memory.closed:
+                    end = Ended(action.slot, ("expired", "expired.error"))
+                    self._attempt(f"slot {action.slot}", self._remember, end)
 
-    def _carry_out_trial(self, actions: list[Action]) -> list[Effect]:
+    def _act(self, engine: Engine, action: Action, now: float) -> None:
+        match action:
+            case Decision():
+                self._end_decided(engine, action, now)
+            case Expired():
+                self._remember(Ended(action.slot, ("expired", f"expired.{action.reason}")))
+                self._observe(engine, action.slot, None)
+            case Request() | Escalate():
+                self._effects.append(self._ask(engine.tier, engine.place, action))
+            case Report() | Feed():
+                assert engine.place.edge is not None
+                edge, tag = engine.place.edge, engine.tier.sections.tag
+                self._effects.append(upward(action, self.rules.site, edge, tag, self.boot))
+            case Passed():
+                self._remember(Ended(action.slot, ("passed",)))
+            case Failed():
+                self._failed(f"slot {action.slot}", action.error)
+
+    def _carry_out_trial(self, actions: list[Action]) -> None:
         assert self.trial is not None
-        return [
-            self._ask(self.trial.tier, self.trial.place, action)
-            for action in self.trial.take(actions)
-            if isinstance(action, Request | Escalate)
-        ]
+        for action in self.trial.take(actions):
+            if isinstance(action, Request | Escalate):
+                self._effects.append(self._ask(self.trial.tier, self.trial.place, action))
+            elif isinstance(action, Failed):
+                self._failed(f"slot {action.slot} of the bundle on trial", action.error)
 
     def _ask(self, tier: Tier, place: Place, action: Request | Escalate) -> Publish:
         """The message that asks a member for features, or the cloud for an answer."""
@@ -562,7 +612,7 @@ class Gateway:
 
     # -- audits ------------------------------------------------------------------------------
 
-    def _begin_audit(self, chosen: Chosen, now: float) -> list[Effect]:
+    def _begin_audit(self, chosen: Chosen, now: float) -> None:
         """Look at a decision again, which is out by now."""
         frames = [
             (kept.member, frame) for kept in chosen.frames if (frame := decoded(kept.payload))
@@ -572,7 +622,7 @@ class Gateway:
             strained = "backlog"
         if strained is None and self._budget and lacks_features(chosen.decision, frames):
             strained = "budget"
-        return self._carry_out_audits(self.audits.begin(chosen, frames, now, strained))
+        self._carry_out_audits(self.audits.begin(chosen, frames, now, strained))
 
     def _strained(self, engine: Engine) -> str | None:
         """Why there is no room for an audit beside the real work; None: there is."""
@@ -586,11 +636,14 @@ class Gateway:
             return "cloud_down"
         return None
 
-    def _carry_out_audits(self, actions: list[AuditAction]) -> list[Effect]:
-        effects: list[Effect] = []
+    def _carry_out_audits(self, actions: list[AuditAction]) -> None:
         for action in actions:
             if isinstance(action, Audit):
-                effects.append(Publish(topics.audit(self.rules.site), encode_audit(action), qos=1))
+                payload = encode_audit(action)
+                self._effects.append(Publish(topics.audit(self.rules.site), payload, qos=1))
+                continue
+            if isinstance(action, Failed):
+                self._failed(f"the audit of slot {action.slot}", action.error)
                 continue
             if action.slot not in self.audits:
                 continue  # given up at the action before this one
@@ -600,18 +653,18 @@ class Gateway:
                 continue
             asked = self._ask(engine.tier, engine.place, action)
             self.audits.sent(action.slot, len(asked.payload))
-            effects.append(asked)
-        return effects
+            self._effects.append(asked)
 
-    def _publish_estimate(self, now: float) -> list[Effect]:
+    def _publish_estimate(self, now: float) -> None:
         newest = self.engines.newest
         if not self.audits.changed or not self.connected or now < self._next_estimate:
-            return []
+            return
         if newest is None or newest.place.has_parent:
-            return []
+            return
         self._next_estimate = now + ESTIMATE_EVERY_S
         payload = encode_audit(self.audits.estimate())
-        return [Publish(topics.audit_estimate(self.rules.site), payload, qos=1, retain=True)]
+        topic = topics.audit_estimate(self.rules.site)
+        self._effects.append(Publish(topic, payload, qos=1, retain=True))
 
     # -- a decision's way out ----------------------------------------------------------------
 
@@ -622,10 +675,8 @@ class Gateway:
         if self.probation is not None and engine is self.engines.newest:
             self.probation.ended(decision)
 
-    def _end_decided(self, engine: Engine, decision: Decision, now: float) -> list[Effect]:
+    def _end_decided(self, engine: Engine, decision: Decision, now: float) -> None:
         rules = self.rules
-        self._observe(engine, decision.slot, decision)
-        self.tally.decided(decision, engine.raw_bytes)
         kind = engine.place.kind
         payload = encode(describe(decision, rules.site, engine.classes, rules.period_s, kind))
         ended = [
@@ -637,21 +688,22 @@ class Gateway:
         # Its frames, which the memory of a slot that has ended does not keep.
         kept = self.memory.open.get(decision.slot, [])
         # The journal first: a decision that has left must be known after a crash.
-        effects = self._remember(Ended(decision.slot, tuple(ended), payload))
+        self._remember(Ended(decision.slot, tuple(ended), payload))
         for dropped in self.outbox.put(decision.slot, payload, now):
-            effects += self._remember(Sent(dropped))
+            self._remember(Sent(dropped))
+        self._send_decisions(now)
+        # It is on its way: whoever only looks at it can hold it up no more.
+        self._observe(engine, decision.slot, decision)
+        self.tally.decided(decision, engine.raw_bytes)
         self.audits.choose(engine, decision, kept, now)
-        return effects + self._send_decisions(now)
 
-    def _send_decisions(self, now: float) -> list[Effect]:
+    def _send_decisions(self, now: float) -> None:
         if not self.connected or not self.outbox.waiting:
-            return []
+            return
         topic = topics.decision(self.rules.site)
         # Once it has one, the client keeps it until it is acknowledged, over reconnects.
-        return [
-            Publish(topic, held.payload, qos=1, keep=True, receipt=held.key)
-            for held in self.outbox.take(now, 64)
-        ]
+        for held in self.outbox.take(now, 64):
+            self._effects.append(Publish(topic, held.payload, qos=1, keep=True, receipt=held.key))
 
     def _encode(self, tier: Tier, kind: Kind, slot: int, body: bytes = b"") -> bytes:
         tag = tier.sections.tag
@@ -663,12 +715,12 @@ class Gateway:
         """The shortest journal of what this gateway must know again."""
         return b"".join(encode_record(record) for record in self.memory.records())
 
-    def _remember(self, record: Record) -> list[Effect]:
+    def _remember(self, record: Record) -> None:
         self.memory.apply(record)
+        self._effects.append(Keep(encode_record(record)))
         if isinstance(record, Ended):
             for engine in self.engines.all:
                 engine.tier.ended_elsewhere(record.slot)
-        return [Keep(encode_record(record))]
 
     def _read(self, journal: bytes, now: float) -> None:
         found = read_journal(journal)
@@ -681,12 +733,11 @@ class Gateway:
             for dropped in self.outbox.put(slot, payload, now):
                 self.memory.apply(Sent(dropped))
 
-    def _feed_again(self, engine: Engine, now: float, wall: float) -> list[Effect]:
+    def _feed_again(self, engine: Engine, now: float, wall: float) -> None:
         """Give a new engine what the process before had accepted for its bundle and not decided.
 
         What was of another bundle waits for that one, until it is too old.
         """
-        effects: list[Effect] = []
         for slot in list(self._waiting):
             frames = self.memory.open[slot]
             known = [(kept, frame) for kept in frames if (frame := decoded(kept.payload))]
@@ -700,20 +751,17 @@ class Gateway:
                     frame = frame._replace(flags=frame.flags | Flag.BACKLOG)
                     sender = Sender(kept.member, engine.place.kind == "edges")
                     received = MemberFrame(sender, slot, frame, kept.payload)
-                    effects += self._feed(engine, kept.member, received, now)
+                    self._attempt(f"slot {slot}", self._feed, engine, kept.member, received, now)
             if slot not in self.memory.open and slot not in self.memory.closed:
-                effects += self._remember(Ended(slot, ("expired", "expired.restart")))
+                self._remember(Ended(slot, ("expired", "expired.restart")))
             else:
                 self.counts["restored"] += 1
-        return effects
 
-    def _expire_waiting(self, wall: float) -> list[Effect]:
+    def _expire_waiting(self, wall: float) -> None:
         """Let go of restored slots whose bundle did not come in time."""
-        effects: list[Effect] = []
         for slot in [slot for slot in self._waiting if not self._reader.is_near(slot, wall)]:
             self._waiting.remove(slot)
-            effects += self._remember(Ended(slot, ("expired", "expired.restart")))
-        return effects
+            self._remember(Ended(slot, ("expired", "expired.restart")))
 
     # -- reports -----------------------------------------------------------------------------
 

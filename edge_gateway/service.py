@@ -50,7 +50,7 @@ from ddnn.place import Place, gateway_node
 from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
 from edge_gateway.audits import AuditRules
-from edge_gateway.effects import Effect, Keep, in_order
+from edge_gateway.effects import Effect, Fault, Keep, in_order
 from edge_gateway.gateway import Gateway, GatewayRules
 from edge_gateway.home_assistant import HomeAssistant
 from edge_gateway.intake import Intake
@@ -390,9 +390,8 @@ class GatewayService:
                     if self._intake.admits(message, now):
                         admitted.append(message)
                         effects += self._gateway.on_message(message, now, wall)
-                except Exception:  # the others' effects must be carried out
-                    self._client.counts["handler_errors"] += 1
-                    log.exception("handling a message on %s", message.topic)
+                except Exception as error:  # the others' effects must be carried out
+                    self._log_error(f"handling a message on {message.topic}", error)
             for slot in self._client.take_acknowledged():
                 effects += self._gateway.sent(slot, now)
             self._carry_out(effects)
@@ -547,8 +546,22 @@ class GatewayService:
             if isinstance(effect, Keep):
                 if self._journal:
                     self._journal.append(effect.data)
-            elif self._client.send(effect) is None and effect.receipt is not None:
+            elif isinstance(effect, Fault):
+                self._log_error(effect.what, effect.error)
+            elif not self._send(effect) and effect.receipt is not None:
                 self._gateway.unsent(effect.receipt)
+
+    def _send(self, message: Publish) -> bool:
+        """Whether the client has taken it; the next message's turn comes in any case."""
+        try:
+            return self._client.send(message) is not None
+        except Exception as error:
+            self._log_error(f"publishing on {message.topic}", error)
+            return False
+
+    def _log_error(self, what: str, error: Exception) -> None:
+        self._client.counts["handler_errors"] += 1
+        log.error("error while %s", what, exc_info=error)
 
     def _snapshot(self) -> bytes:
         return self._gateway.snapshot()

@@ -4,6 +4,7 @@ import numpy as np
 
 from ddnn import wire
 from ddnn.wire import Kind
+from edge_gateway.effects import Fault
 
 TAG = 0x0BAD
 SURE = 1000
@@ -13,6 +14,18 @@ UNSURE = 1
 def rows(data, mask):
     """What a gateway's section gets, as arrays (M, size) and (M,)."""
     return np.frombuffer(data, np.uint8).reshape(len(mask), -1), np.frombuffer(mask, np.uint8)
+
+
+def without_faults(effects):
+    """A gateway's effects, if none of them is an error of its own.
+
+    Raises:
+        Exception: that error.
+    """
+    for effect in effects:
+        if isinstance(effect, Fault):
+            raise effect.error
+    return effects
 
 
 class FakeSections:
@@ -51,6 +64,25 @@ class FakeSections:
         logits = np.zeros(self.classes, np.int32)
         logits[label] = SURE if sure else UNSURE
         return logits
+
+
+#: In a summary or in features: with it no section can do anything.
+BROKEN = 0xEE
+
+
+class BrokenSections(FakeSections):
+    """As the real ones where onnxruntime, or a bug, raises over some inputs."""
+
+    def local(self, scores, mask):
+        return self._refuse(scores, super().local, mask)
+
+    def edge(self, features, mask):
+        return self._refuse(features, super().edge, mask)
+
+    def _refuse(self, data, section, mask):
+        if BROKEN in data:
+            raise RuntimeError("a section cannot be run")
+        return section(data, mask)
 
 
 def frame(kind, slot, body=b"", *, tag=TAG, boot=7, flags=0):

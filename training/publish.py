@@ -11,12 +11,12 @@ from typing import Annotated
 import click
 import msgspec
 
-from ddnn import config
+from ddnn import activation, config, topics
 from ddnn.bundle import Bundle, Terms, assemble, encode_manifest
 from ddnn.cli import set_up_logging
 from ddnn.errors import BundleError, ConfigError, DdnnError
 from ddnn.key_files import read_secret
-from ddnn.mqtt import Client
+from ddnn.mqtt import Client, Publish
 from ddnn.rollout import describe, offer
 from ddnn.signing import SecretKey
 from ddnn.store import read_folder
@@ -87,15 +87,20 @@ def publish_bundle(client: Client, site: str, bundle: Bundle, timeout_s: float) 
 
     Raises:
         BundleError: a section is missing from it.
-        DdnnError: a message is over the broker's packet limit (nothing was sent then), or not
-            acknowledged in time.
+        DdnnError: a message, or the gateway's about it, is over the broker's packet limit (nothing
+            was sent then), or not acknowledged in time.
     """
     if missing := {info.role for info in bundle.manifest.sections} - set(bundle.sections):
         raise BundleError(f"bundle lacks section {', '.join(sorted(missing))}")
     deadline = time.monotonic() + timeout_s
     messages = offer(site, bundle)
+    # The gateway says the manifest again when the site changes over. If that were too large, it
+    # would be alone with the new bundle.
+    record = Publish(topics.active(site), bytes(activation.most_bytes(messages[-1].payload)))
     # The largest one, so that the error names a limit that is enough for all.
-    largest = max(messages, key=lambda message: len(message.topic) + len(message.payload))
+    largest = max(
+        [*messages, record], key=lambda message: len(message.topic) + len(message.payload)
+    )
     client.check_size(largest.topic, largest.payload)
     for batch in (messages[:-1], messages[-1:]):
         sent = [client.publish(m.topic, m.payload, qos=1, retain=True) for m in batch]

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from broker.mosquitto import LocalBroker
-from ddnn.message import Message, Publish
+from broker.mosquitto import LocalBroker, render_config
+from ddnn.message import MAX_PACKET_BYTES, Message, Publish
 from ddnn.mqtt import Client
+from ddnn.wire import HEADER_BYTES, MAX_BODY_BYTES
 
 pytestmark = pytest.mark.live
 WAIT_S = 10.0
@@ -152,3 +153,39 @@ def test_handler_that_raises_costs_its_message_only(connect):
     wait_until(lambda: len(got) == 2)
     assert got == [b"1", b"2"]
     assert client.counts["handler_errors"] == 1
+
+
+@pytest.fixture(scope="module")
+def roomy():
+    """A broker that takes more than any client of ours."""
+
+    def config(port):
+        own = "max_packet_size 2097152"
+        assert own in render_config(port)
+        return render_config(port).replace(own, "max_packet_size 8388608")
+
+    with LocalBroker(config=config) as made:
+        yield made
+
+
+def test_packet_that_is_too_large_is_kept_back_by_the_broker_and_harms_nothing(roomy, monkeypatch):
+    got, downs = [], []
+    hears = Client(roomy.host, roomy.port, "hears", on_down=lambda: downs.append(1))
+    hears.subscribe("in", got.append)
+    says = Client(roomy.host, roomy.port, "says")
+    try:
+        for client in (hears, says):
+            client.start()
+            client.wait_connected(WAIT_S)
+        largest = bytes(MAX_PACKET_BYTES - len("in") - 64)
+        assert len(largest) > MAX_BODY_BYTES + HEADER_BYTES + 90_000
+        says.publish("in", largest, qos=1)
+        monkeypatch.setattr(says, "check_size", lambda *_: None)  # a publisher of another kind
+        says.publish("in", bytes(3_000_000), qos=1).wait_for_publish(WAIT_S)
+        says.publish("in", b"end", qos=1)
+        wait_until(lambda: got and got[-1].payload == b"end")
+        assert [len(message.payload) for message in got] == [len(largest), 3]
+        assert not downs
+    finally:
+        hears.stop()
+        says.stop()

@@ -19,7 +19,7 @@ from edge_gateway.audits import AuditRules
 from edge_gateway.effects import Keep
 from edge_gateway.gateway import Gateway, GatewayRules
 from tests import fakes
-from tests.fakes import TAG, FakeSections, answer
+from tests.fakes import TAG, FakeSections, answer, without_faults
 
 CLASSES = ("car", "bus", "person")
 BELOW = ((0, 1), (2, 3))
@@ -69,7 +69,7 @@ class Node:
         self.do(self.gateway.on_connected(self.site.now))
 
     def do(self, effects):
-        for effect in effects:
+        for effect in without_faults(effects):
             if isinstance(effect, Keep):
                 self.journal += effect.data
             elif effect.receipt is not None:

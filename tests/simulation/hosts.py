@@ -19,7 +19,7 @@ from device_agent.agent import Agent
 from device_agent.camera import Camera, CameraRules
 from device_agent.pacing import Pacer
 from edge_gateway.audits import AuditRules
-from edge_gateway.effects import Keep, in_order
+from edge_gateway.effects import Fault, Keep, in_order
 from edge_gateway.gateway import Gateway, GatewayRules
 from edge_gateway.probation import Probation
 from edge_gateway.rollouts import Rollouts, announce
@@ -518,6 +518,9 @@ class GatewayHost(Host):
                         return
             if isinstance(effect, Keep):
                 self.keep(effect.data)
+                continue
+            if isinstance(effect, Fault):
+                self.world.violation(f"{self.name}: error while {effect.what}: {effect.error!r}")
                 continue
             self.world.checker.publishes(self, effect)
             if effect.receipt is None:

@@ -5,17 +5,19 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 
 import paho.mqtt.client as paho
 import pytest
 
 from ddnn import mqtt
-from ddnn.message import Publish
+from ddnn.errors import DdnnError
+from ddnn.message import MAX_PACKET_BYTES, Publish
 from ddnn.mqtt import Client, Session
 from ddnn.network_thread import MOST_AT_ONCE
 
 WAIT_S = 10.0
-CONNECT, PUBLISH, PUBACK, PINGREQ = 0x10, 0x30, 0x40, 0xC0
+CONNECT, PUBLISH, PUBACK, PINGREQ, DISCONNECT = 0x10, 0x30, 0x40, 0xC0, 0xE0
 CONNACK = b"\x20\3\0\0\0"
 
 
@@ -78,6 +80,12 @@ class Scripted:
         assert peer.packet()[0] == CONNECT
         peer.says(connack)
         client.wait_connected(WAIT_S)
+        return peer
+
+    def connected_again(self):
+        """Let in a client that comes back."""
+        peer = self.accept()
+        assert peer.packet()[0] == CONNECT
         return peer
 
     def close(self):
@@ -302,6 +310,94 @@ def test_other_threads_can_publish_while_a_loss_is_told(broker):
     peers[0].says(CONNACK)
     wait_until(lambda: published)
     assert published == [True]
+
+
+def test_refusal_names_its_topic_however_fast_the_answers_are(broker, monkeypatch):
+    client = broker.client()
+    peer = broker.connected(client)
+    publish_with_paho = client._client.publish
+    answers = [b"\x40\2\0\7", b"\x40\3\0\7\x87"]  # taken; not authorized
+
+    def answered_before_anybody_looks(*arguments):
+        client._client._last_mid = 6  # as it is again after 65535 messages
+        info = publish_with_paho(*arguments)
+        assert peer.packet()[0] == PUBLISH
+        peer.says(answers.pop(0))
+        wait_until(info.is_published)
+        return info
+
+    monkeypatch.setattr(client._client, "publish", answered_before_anybody_looks)
+    client.publish("allowed", b"", qos=1)
+    client.publish("forbidden", b"", qos=1)
+    assert client.denied() == {"forbidden": 1}
+    assert client.counts["denied"] == 1
+
+
+# -- packets that are too large ----------------------------------------------------------------
+
+#: PUBLISH packets whose remaining length is the first one too many, and the most there is.
+TOO_LONG = [b"\x31\xfd\xff\x7f", b"\x31\xff\xff\xff\x7f", b"\x33\x80\x80\x80\x01"]
+
+
+@pytest.mark.parametrize("session", [None, Session(expiry_s=100, receive_maximum=3)])
+def test_broker_is_told_of_the_largest_packet_that_is_taken(broker, session):
+    broker.client(session=session).start()
+    kind, body = broker.accept().packet()
+    assert kind == CONNECT
+    at = 2 + len("MQTT") + 1 + 1 + 2  # protocol, version, flags, keepalive
+    properties = body[at + 1 : at + 1 + body[at]]
+    assert b"\x27" + struct.pack("!I", MAX_PACKET_BYTES) in properties
+
+
+@pytest.mark.parametrize("head", TOO_LONG, ids=["one byte over", "256 MB", "four bytes of length"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_packet_over_the_limit_ends_the_connection_before_it_comes(broker, head, pieces):
+    got, lost = [], []
+    client = broker.client(on_down=lambda: lost.append(1))
+    client.subscribe("in", got.append)
+    peer = broker.connected(client)
+    peer.packet()  # SUBSCRIBE
+    cut = len(head) // pieces
+    peer.says(publish("in", b"before") + head[:cut])
+    wait_until(lambda: got)
+    peer.says(head[cut:])
+    assert peer.packet() == (DISCONNECT, b"\x95\0")
+    assert peer.sock.recv(1) == b""
+    wait_until(lambda: lost)
+    assert [message.payload for message in got] == [b"before"]
+    broker.connected_again()
+
+
+def test_memory_is_not_taken_for_a_packet_over_the_limit(broker):
+    client = broker.client()
+    peer = broker.connected(client)
+    tracemalloc.start()
+    try:
+        peer.says(TOO_LONG[1] + bytes(100_000))
+        broker.accept()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * MAX_PACKET_BYTES
+
+
+def test_largest_packet_is_taken(broker):
+    got = []
+    client = broker.client()
+    client.subscribe("in", got.append)
+    peer = broker.connected(client)
+    rest = MAX_PACKET_BYTES - 4
+    payload = bytes(rest - 5)
+    peer.says(b"\x30\xfc\xff\x7f\0\2in\0" + payload)
+    wait_until(lambda: got)
+    assert got[0].payload == payload
+
+
+def test_message_that_no_node_would_take_is_refused(broker):
+    client = broker.client()
+    broker.connected(client)  # a broker without a limit
+    with pytest.raises(DdnnError, match="2097152 bytes"):
+        client.publish("out", bytes(MAX_PACKET_BYTES))
 
 
 def test_sockets_are_closed_after_many_connections(broker):

@@ -9,7 +9,7 @@ from ddnn.place import Place
 from ddnn.wire import Flag, Kind
 from edge_gateway.effects import Keep
 from edge_gateway.gateway import Gateway, GatewayRules
-from tests.fakes import TAG, FakeSections
+from tests.fakes import TAG, FakeSections, without_faults
 
 CLASSES = ("car", "bus", "person")
 WALL = 1_800_000_000.0
@@ -30,6 +30,7 @@ def gateway(place, journal=b"", *, boot=9, **rules):
 
 
 def keep(made, effects):
+    effects = without_faults(effects)
     made.journal += b"".join(effect.data for effect in effects if isinstance(effect, Keep))
     return [effect for effect in effects if isinstance(effect, Publish)]
 

@@ -4,16 +4,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from ddnn import decisions, status, wire
+from ddnn import decisions, status, summaries, wire
 from ddnn.budget import Curve, CurvePoint
 from ddnn.journal import Ended, read
 from ddnn.message import Message, Publish
 from ddnn.tier import TierConfig
 from ddnn.tuning import Tuning
 from ddnn.wire import Flag, Kind
-from edge_gateway.effects import Keep
+from edge_gateway import gateway as gateway_module
+from edge_gateway.audits import AuditRules
+from edge_gateway.effects import Fault, Keep
 from edge_gateway.gateway import Gateway, GatewayRules
-from tests.fakes import SURE, TAG, FakeSections
+from tests.fakes import BROKEN, SURE, TAG, BrokenSections, FakeSections, without_faults
 
 CLASSES = ("car", "bus", "person")
 WALL = 1_800_000_000.0
@@ -32,6 +34,7 @@ def gateway(journal=b"", *, boot=9, connected=True, sections=None, **rules):
 
 def keep(made, effects):
     """Carry out what goes to the journal; the messages are returned."""
+    effects = without_faults(effects)
     made.journal += b"".join(effect.data for effect in effects if isinstance(effect, Keep))
     return [effect for effect in effects if isinstance(effect, Publish)]
 
@@ -517,3 +520,100 @@ def test_status_of_another_node_than_the_topics_is_ignored():
     assert made.tier.alive() == {0, 1, 2}
     take(made, "ddnn/s/status/device-1", status.encode(report))
     assert made.tier.alive() == {0, 2}
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+def several(made, member, slots, *, broken=()):
+    """A message of `member` about these slots together."""
+    each = [
+        wire.encode(
+            Kind.SUMMARY, tag=TAG, boot=1, slot=slot,
+            body=bytes([1, BROKEN if slot in broken else 0, 0]),
+        )
+        for slot in slots
+    ]  # fmt: skip
+    return Message(f"s/s/{member}", summaries.join(each))
+
+
+def test_error_over_one_slot_of_a_message_takes_no_other_with_it():
+    made = gateway(sections=BrokenSections())
+    slots = range(SLOT, SLOT + 4)
+    effects = []
+    for member in range(3):
+        message = several(made, member, slots, broken=[SLOT + 2])
+        effects += made.on_message(message, 0.0, WALL)
+    (fault,) = [effect for effect in effects if isinstance(effect, Fault)]
+    assert fault.what == f"handling a message on s/s/2: slot {SLOT + 2}"
+    assert isinstance(fault.error, RuntimeError)
+    sent = [effect.receipt for effect in effects if isinstance(effect, Publish)]
+    assert sent == [SLOT, SLOT + 1, SLOT + 3]
+    ledger = made.ledger()
+    assert (ledger["opened"], ledger["decided"], ledger["expired.error"]) == (4, 3, 1)
+    assert ledger["open"] == 0
+    assert report_all(made, SLOT + 5) != []
+    # No restart opens the slot again, to raise again.
+    made.journal += b"".join(effect.data for effect in effects if isinstance(effect, Keep))
+    after = gateway(bytes(made.journal), boot=10, sections=BrokenSections())
+    assert after.ledger()["expired"] == 1
+
+
+def test_bug_while_a_decision_is_made_loses_that_slot_only(monkeypatch):
+    made = gateway(connected=False)
+    for slot in (SLOT, SLOT + 1, SLOT + 2):
+        take(made, *summary(0, slot))
+    right = gateway_module.describe
+
+    def wrong(decision, *rest):
+        if decision.slot == SLOT + 1:
+            raise ZeroDivisionError("a bug")
+        return right(decision, *rest)
+
+    monkeypatch.setattr(gateway_module, "describe", wrong)
+    made.connected = True
+    effects = made.on_time(10.0, WALL + 10)
+    (fault,) = [effect for effect in effects if isinstance(effect, Fault)]
+    assert fault.what == f"looking at the time: slot {SLOT + 1}"
+    sent = [e.receipt for e in effects if isinstance(e, Publish) and e.receipt is not None]
+    assert sent == [SLOT, SLOT + 2]
+    ledger = made.ledger()
+    assert (ledger["decided"], ledger["expired.error"], ledger["open"]) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("who", ["tally.decided", "audits.choose"])
+def test_bug_in_what_only_looks_at_a_decision_does_not_hold_it_up(monkeypatch, who):
+    made = gateway()
+    take(made, *summary(0))
+    take(made, *summary(1))
+    owner, name = who.split(".")
+    monkeypatch.setattr(getattr(made, owner), name, lambda *values: 1 / 0)
+    effects = made.on_message(Message(*summary(2)), 0.0, WALL)
+    assert [type(effect) for effect in effects] == [Keep, Keep, Publish, Fault]
+    assert made.ledger()["decided"] == 1
+
+
+def test_bug_in_one_look_at_the_time_leaves_the_others(monkeypatch):
+    made = gateway(connected=False, outbox_age_s=100.0)
+    report_all(made)
+    monkeypatch.setattr(made.audits, "on_time", lambda now: 1 / 0)
+    effects = made.on_time(101.0, WALL + 101)
+    assert [type(effect) for effect in effects] == [Fault, Keep]
+    assert made.ledger()["outbox.expired"] == 1
+
+
+def test_section_that_raises_in_an_audit_ends_the_audit_and_is_told():
+    made = gateway(sections=BrokenSections(), audits=AuditRules(share=1.0))
+    report_all(made)
+    asked = keep(made, made.on_time(0.0, WALL))
+    assert [m.topic for m in asked if m.topic.startswith("s/q/")] == ["s/q/0", "s/q/1", "s/q/2"]
+    effects = []
+    for member in range(3):
+        payload = wire.encode(
+            Kind.FEATURES, tag=TAG, boot=1, slot=SLOT, body=bytes([1, BROKEN, 0, 0])
+        )
+        effects += made.on_message(Message(f"s/f/{member}", payload), 0.0, WALL)
+    (fault,) = effects
+    assert fault.what == f"handling a message on s/f/2: the audit of slot {SLOT}"
+    assert made.counts["audit.given_up.error"] == 1
+    assert len(made.audits) == 0

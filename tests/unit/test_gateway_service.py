@@ -7,7 +7,7 @@ import pytest
 
 from ddnn.journal import Ended, encode, read
 from ddnn.message import Message, Publish
-from edge_gateway.effects import Keep
+from edge_gateway.effects import Fault, Keep
 from edge_gateway.service import GatewayService, GatewaySettings
 
 
@@ -79,3 +79,35 @@ def test_deadline_before_the_next_look_wakes_the_keeper_of_time(service, monkeyp
     monkeypatch.setattr(service._gateway, "next_deadline", lambda: now + in_s)
     come(service, b"1")
     assert service._alarm.is_set() == woken
+
+
+def test_error_that_the_rules_tell_of_is_logged_once(service, monkeypatch, caplog):
+    def failing(message, now, wall):
+        return [
+            Fault("handling a message on s/s/0: slot 7", RuntimeError("a bug")),
+            Publish("a", b""),
+        ]
+
+    monkeypatch.setattr(service._gateway, "on_message", failing)
+    come(service, b"1")
+    (record,) = caplog.records
+    assert "s/s/0: slot 7" in record.message
+    assert record.exc_info
+    assert service._client.counts["handler_errors"] == 1
+    assert service.done == [b""]
+
+
+def test_message_that_the_client_cannot_send_takes_no_other_with_it(service, monkeypatch):
+    given_back, sent = [], []
+
+    def send(message):
+        if message.payload == b"2":
+            raise ValueError("too long for an MQTT property")
+        sent.append(message.payload)
+        return message
+
+    monkeypatch.setattr(service._client, "send", send)
+    monkeypatch.setattr(service._gateway, "unsent", given_back.append)
+    with service._turn:
+        service._carry_out([Publish("d", b"%d" % n, receipt=n) for n in (1, 2, 3)])
+    assert (sent, given_back) == ([b"1", b"3"], [2])

@@ -1,12 +1,25 @@
 """The engine of a node: one frame's way, and every way it can go wrong."""
 
+import math
+
 import pytest
 
 from ddnn.breaker import Breaker
 from ddnn.slots import ClosedSlots
-from ddnn.tier import Decision, Escalate, Expired, Feed, Passed, Report, Request, Tier, TierConfig
+from ddnn.tier import (
+    Decision,
+    Escalate,
+    Expired,
+    Failed,
+    Feed,
+    Passed,
+    Report,
+    Request,
+    Tier,
+    TierConfig,
+)
 from ddnn.wire import Flag, Kind
-from tests.fakes import FakeSections, answer, features, frame, summary
+from tests.fakes import BROKEN, BrokenSections, FakeSections, answer, features, frame, summary
 
 
 def tier(**options):
@@ -634,3 +647,79 @@ def test_two_nodes_below_a_third_make_one_decision():
     (decision,) = decisions
     assert (decision.slot, decision.exit, decision.used) == (7, "edge", (0, 1))
     assert all(passed_on(node) for node in nodes)
+
+
+# -- sections that raise -----------------------------------------------------------------------
+
+
+def raising(**options):
+    node = Tier(BrokenSections(), TierConfig(**options))
+    for member in range(3):
+        node.on_member(member, True, 0.0)
+    return node
+
+
+def test_slot_whose_first_section_raises_expires_at_once():
+    node = raising()
+    node.on_summary(0, 5, summary(5), 0.0)
+    node.on_summary(1, 5, summary(5), 0.0)
+    failed, expired = node.on_summary(2, 5, frame(Kind.SUMMARY, 5, bytes([1, BROKEN, 0])), 0.0)
+    assert (failed.slot, str(failed.error)) == (5, "a section cannot be run")
+    assert expired == Expired(5, "error")
+    assert balanced(node)
+    assert node.next_deadline() == math.inf
+
+
+def test_slot_whose_edge_section_raises_is_decided_by_what_the_local_exit_has_said():
+    node = raising()
+    report_all(node, 5, sure=False)
+    node.on_features(0, 5, features(5), 0.1)
+    node.on_features(1, 5, features(5), 0.1)
+    failed, decision = node.on_features(
+        2, 5, frame(Kind.FEATURES, 5, bytes([1, BROKEN, 0, 0])), 0.1
+    )
+    assert isinstance(failed, Failed)
+    assert (decision.exit, decision.degraded) == ("local", "error")
+    assert balanced(node)
+
+
+@pytest.mark.parametrize("end", ["on_time", "close"])
+def test_slot_that_raises_takes_no_other_with_it(end):
+    node = raising()
+    for slot in (4, 5, 6):
+        body = bytes([1, BROKEN if slot == 5 else 0, 0])
+        node.on_summary(0, slot, frame(Kind.SUMMARY, slot, body), 0.0)
+    actions = node.on_time(10.0) if end == "on_time" else node.close("shutdown", 10.0)
+    assert [(type(action), action.slot) for action in actions] == [
+        (Decision, 4), (Failed, 5), (Expired, 5), (Decision, 6),
+    ]  # fmt: skip
+    assert balanced(node)
+
+
+def test_slot_that_raises_when_it_must_make_room_lets_the_next_one_in():
+    node = raising(max_open_slots=1)
+    node.on_summary(0, 5, frame(Kind.SUMMARY, 5, bytes([1, BROKEN, 0])), 0.0)
+    failed, expired = node.on_summary(0, 6, summary(6), 0.0)
+    assert isinstance(failed, Failed)
+    assert expired == Expired(5, "error")
+    assert node.open_slots == 1
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_node_below_a_parent_passes_on_a_slot_that_raises(asked):
+    node = Tier(BrokenSections(), has_parent=True)
+    for member in range(3):
+        node.on_member(member, True, 0.0)
+    actions = []
+    for member in range(3):
+        body = bytes([0, 0 if asked else BROKEN, 0])
+        actions = node.on_summary(member, 5, frame(Kind.SUMMARY, 5, body), 0.0)
+    if asked:
+        node.on_parent_request(5, 0.0)
+        for member in range(3):
+            body = bytes([0, BROKEN, 0, 0])
+            actions = node.on_features(member, 5, frame(Kind.FEATURES, 5, body), 0.0)
+    failed, *rest = actions
+    assert isinstance(failed, Failed)
+    assert rest == ([Feed(5, None)] if asked else []) + [Passed(5)]
+    assert node.counts["opened"] == node.counts["passed"] == 1
