@@ -15,9 +15,18 @@ pytestmark = pytest.mark.live
 
 def start_demo(out, *options):
     command = [sys.executable, "-m", "ddnn", "demo", "--out", str(out), *options]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    # Tests that a shell has put into the background ignore SIGINT, and so would the demo.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def processes_of(folder):

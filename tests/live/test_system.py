@@ -44,8 +44,7 @@ def scenes(count, seed=3, size=16):
     )
 
 
-def test_every_decision_equals_the_in_process_evaluation(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDNN_AUDIT_SHARE", "0")  # an audit's features are bytes too
+def test_every_decision_equals_the_in_process_evaluation(tmp_path):
     samples = scenes(160)
     bundle = random_bundle(cameras=CAMERAS)
     expected = evaluate(bundle, samples.images, samples.present)
