@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import os
 import re
-import shutil
 import socket
 import sys
 import threading
@@ -28,7 +27,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from benchmarks.machine import machine
-from broker.unpacked import library_env
+from broker.unpacked import find_program
 from cloud_service import api
 from cloud_service.overview import Overview
 from cloud_service.records.store import Records
@@ -132,21 +131,14 @@ def paths(count: int) -> dict[str, str]:
     }
 
 
-def find_wrk() -> tuple[str, dict[str, str]]:
-    """wrk of the virtual environment or the system, and the variables that it needs."""
-    unpacked = Path(sys.prefix, "wrk")
-    if (private := unpacked / "usr/bin/wrk").exists():
-        return str(private), library_env(unpacked)
-    if (found := shutil.which("wrk")) is None:
-        raise SystemExit("wrk is missing: make bench-api unpacks it on Debian, or install it")
-    return found, {}
+def ask(wrk: str, own: dict[str, str], url: str, connections: int, seconds: int) -> Result:
+    """Have wrk ask for one URL.
 
-
-def ask(url: str, connections: int, seconds: int) -> Result:
-    """Have wrk ask for one URL."""
+    Args:
+        own: variables that wrk needs.
+    """
     with urllib.request.urlopen(url) as answer:
         size = len(answer.read())
-    wrk, own = find_wrk()
     command = [
         wrk,
         "-t1",
@@ -213,7 +205,9 @@ def storing() -> Iterator[None]:
 
 def measure(count: int, connections: int, seconds: int) -> dict[str, Result]:
     """Every kind of request, one after the other."""
-    find_wrk()  # or say so before anything is started
+    program = find_program("wrk", "wrk")
+    if program is None:
+        raise SystemExit("wrk is missing: make bench-api unpacks it on Debian, or install it")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -229,7 +223,7 @@ def measure(count: int, connections: int, seconds: int) -> dict[str, Result]:
         results = {}
         with storing():
             for name, path in paths(count).items():
-                results[name] = ask(base + path, connections, seconds)
+                results[name] = ask(*program, base + path, connections, seconds)
                 print(f"{name:<28} {results[name]}", flush=True)
         return results
     finally:

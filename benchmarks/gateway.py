@@ -20,7 +20,6 @@ import argparse
 import cProfile
 import os
 import pstats
-import shutil
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from benchmarks.pages import ROOT, keep, machine_line, table, write_block
 from benchmarks.syscalls import Trace
 from benchmarks.traffic import Recorded, recorded, send
 from broker.mosquitto import LocalBroker
+from broker.unpacked import find_program
 from ddnn import topics
 from ddnn.bundle import Bundle
 from ddnn.message import Message, Publish
@@ -63,6 +63,8 @@ RUNS = (*((rate, 1) for rate in RATES), (RATES[-1], TOGETHER))
 TRACED_RUNS = ((RATES[1], 1),)
 #: Sleep before each slot, seconds, in the table of the rules alone.
 PAUSES_S = (0.0, 0.0005, 0.005, 0.02)
+#: And the folder that `make bench-gateway` unpacks it into where the system has none.
+MOSQUITTO_SUB = ("mosquitto_sub", "mosquitto-clients")
 #: As long as a decision.
 DECISION = b"x" * 350
 #: How long decisions are waited for when all has been sent.
@@ -169,16 +171,6 @@ def listen(port: int, every: int) -> None:
     client.loop_forever()
 
 
-def find_mosquitto_sub() -> tuple[str, dict[str, str]] | None:
-    """mosquitto_sub of the system or the virtual environment, and variables that it needs."""
-    if found := shutil.which("mosquitto_sub"):
-        return found, {}
-    folder = Path(sys.prefix, "mosquitto-clients")
-    private = folder / "usr/bin/mosquitto_sub"
-    libraries = os.pathsep.join(sorted({str(each.parent) for each in folder.rglob("*.so*")}))
-    return (str(private), {"LD_LIBRARY_PATH": libraries}) if private.exists() else None
-
-
 def processes(
     bundle: Bundle,
     data: Recorded,
@@ -222,7 +214,7 @@ def processes(
                         ],
                         {}, folder / f"{each}.log",
                     )  # fmt: skip
-                if program := find_mosquitto_sub():
+                if program := find_program(*MOSQUITTO_SUB):
                     children["mosquitto_sub"] = subprocess.Popen(
                         [program[0], "-p", str(broker.port), "-V", "5", "-q", "0", "-N", "-t",
                          topics.summary_filter(SITE)],
@@ -351,7 +343,7 @@ def main() -> None:
     if arguments.profile:
         profile(bundle, data)
         return
-    if find_mosquitto_sub() is None:
+    if find_program(*MOSQUITTO_SUB) is None:
         print("mosquitto_sub is not here (on Debian: package mosquitto-clients)")
     if arguments.syscalls:
         traced = processes(bundle, data, arguments.seconds, TRACED_RUNS, traced=True)

@@ -7,6 +7,7 @@ system. What an installed program finds by itself, an unpacked one must be told:
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,20 @@ def library_env(folder: Path, environ: Mapping[str, str] | None = None) -> dict[
     inherited = environ.get("LD_LIBRARY_PATH")
     paths = [*map(str, folders), *([inherited] if inherited else [])]
     return {"LD_LIBRARY_PATH": os.pathsep.join(paths)}
+
+
+def find_program(name: str, package: str) -> tuple[str, dict[str, str]] | None:
+    """A program and the variables that it needs: unpacked, or else the system's.
+
+    Args:
+        package: the folder in the virtual environment that it is unpacked into where the system
+            has none.
+    """
+    folder = Path(sys.prefix, package)
+    if (private := folder / "usr/bin" / name).exists():
+        return str(private), library_env(folder)
+    found = shutil.which(name)
+    return (found, {}) if found else None
 
 
 if __name__ == "__main__":  # for scripts/setup

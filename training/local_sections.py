@@ -6,17 +6,15 @@ in int32 where a gate's factor, a score and a weight multiply (GC).
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 
 from training.graph import BOOL, FLOAT, I32, U8, Graph
+from training.options import LocalAggregation
 from training.sections import EXACT_I32, Head, check_whole
 
 #: A hidden unit of HC as a whole number is 0 to this.
 HIDDEN_STEPS = 4095
-LocalAggregation = Literal["MP", "AP", "CC", "GA", "GC", "HC"]
 
 
 def local_section(

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from broker.unpacked import library_env
+from broker.unpacked import find_program, library_env
 
 
 def put(folder, *names):
@@ -44,3 +44,17 @@ def test_scripts_are_told_the_same(tmp_path):
     command = [sys.executable, "-m", "broker.unpacked", str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout
     assert said == f"{tmp_path}/usr/lib/arch\n"
+
+
+def test_program_is_the_unpacked_one_or_else_the_systems(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    monkeypatch.setenv("PATH", str(tmp_path / "system"))
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    assert find_program("wrk", "tools") is None
+    put(tmp_path / "system", "wrk")
+    (tmp_path / "system/wrk").chmod(0o755)
+    assert find_program("wrk", "tools") == (str(tmp_path / "system/wrk"), {})
+    unpacked = tmp_path / "venv/tools"
+    put(unpacked, "usr/bin/wrk", "usr/lib/arch/libz.so.1")
+    libraries = {"LD_LIBRARY_PATH": f"{unpacked}/usr/lib/arch"}
+    assert find_program("wrk", "tools") == (str(unpacked / "usr/bin/wrk"), libraries)
